@@ -1,0 +1,7 @@
+"""Tensors that differentiate."""
+
+from . import errors, ops
+from .core.tape import no_grad
+from .core.tensor import Tensor, asarray, tensor
+from .ops import *
+from .transforms import *

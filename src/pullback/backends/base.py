@@ -1,0 +1,59 @@
+"""What a backend is: an array namespace, creation and transfer, and the little that the tape must know of arrays."""
+
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Backend", "Namespace"]
+
+
+class Namespace:
+    """The functions that bodies of ops may call: an array API module, and on top of it `extras`.
+
+    Looked-up names are kept in the instance, so the second use of a name costs one dictionary look-up.
+    """
+
+    def __init__(self, module: ModuleType | Any, **extras: Any) -> None:
+        self.__dict__.update(extras, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.__dict__["_module"], name)
+        self.__dict__[name] = value
+        return value
+
+
+class Backend:
+    """One array library on one kind of device.
+
+    Attributes:
+        name: The device kind users write, such as "cpu" or "cuda".
+        xp: The native `Namespace` that bodies of ops run on. Beyond the standard it has `scatter_add`, `scatter_set`,
+            `masked_write`, `erf`, `erfc` and `dtype`.
+        array_types: Classes of the arrays this backend owns.
+        copies_cheaply: Whether a Python scalar read from an array does not wait for a device.
+    """
+
+    name: str
+    xp: Namespace
+    array_types: tuple[type, ...]
+
+    def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
+        """`data` (host data or an array of this backend) as an array of this backend on `device`."""
+        raise NotImplementedError(self.name)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """The array's numbers in host memory (shared with it where that is possible)."""
+        raise NotImplementedError(self.name)
+
+    def device_of(self, array: Any) -> str:
+        """The device string of `array`."""
+        return self.name
+
+    def quiet(self) -> AbstractContextManager[Any]:
+        """A context in which floating-point exceptions inside rules are not reported one op at a time."""
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        """Wait until all work given to the device is done."""

@@ -1,0 +1,68 @@
+"""CuPy on CUDA. This file is the only one that imports CuPy, and only when a CUDA device is asked for."""
+
+import re
+from typing import Any
+
+import array_api_compat.cupy
+import cupy
+import cupyx
+import cupyx.scipy.special
+import numpy as np
+
+from ..errors import DeviceError
+from .base import Backend, Namespace
+
+__all__ = ["CupyBackend"]
+
+
+def _scatter_add(array: Any, index: Any, values: Any) -> Any:
+    """Add `values` into `array[index]` in place; repeated positions add up (with atomics: the order is not fixed)."""
+    cupyx.scatter_add(array, index, values)
+    return array
+
+
+def _scatter_set(array: Any, index: Any, values: Any) -> Any:
+    """Write `values` into `array[index]` in place."""
+    array[index] = values
+    return array
+
+
+class CupyBackend(Backend):
+    """Arrays on NVIDIA GPUs. Devices are "cuda" (the current one) and "cuda:N"."""
+
+    name = "cuda"
+    array_types = (cupy.ndarray,)
+
+    def __init__(self) -> None:
+        if not cupy.cuda.is_available():
+            raise DeviceError("device 'cuda' needs an NVIDIA GPU and its driver; CuPy is installed but found neither")
+        self.xp = Namespace(
+            array_api_compat.cupy,
+            scatter_add=_scatter_add,
+            scatter_set=_scatter_set,
+            erf=cupyx.scipy.special.erf,
+            erfc=cupyx.scipy.special.erfc,
+            dtype=np.dtype,
+        )
+
+    def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
+        with cupy.cuda.Device(self._number(device)):
+            return cupy.array(data, dtype=dtype, copy=True) if copy else cupy.asarray(data, dtype=dtype)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return np.asarray(cupy.asnumpy(array))
+
+    def device_of(self, array: Any) -> str:
+        return f"cuda:{array.device.id}"
+
+    def synchronize(self) -> None:
+        cupy.cuda.get_current_stream().synchronize()
+
+    def _number(self, device: str | None) -> int:
+        if device in (None, "cuda"):
+            return int(cupy.cuda.Device().id)
+        match = re.fullmatch(r"cuda:(\d+)", str(device))
+        found = cupy.cuda.runtime.getDeviceCount()
+        if not match or int(match[1]) >= found:
+            raise DeviceError(f"no device {device!r}; this machine has {', '.join(f'cuda:{i}' for i in range(found))}")
+        return int(match[1])

@@ -1,0 +1,210 @@
+"""First floor: what an op is, the table of all ops, and the two namespaces in which rules run.
+
+A *body* is the forward function over a backend's native namespace. A *rule* is a linear map from a cotangent (or a
+tangent) of one side to the other. It is a function of named values, and its names say what the tape must keep:
+
+    xp          the namespace of ops (`ARRAYS[...]` over raw arrays, or `TENSORS` over Tensors)
+    g, t        the cotangent (in a VJP rule), the tangent (in a JVP rule)
+    i           the position of the input asked for (of a sequence of inputs)
+    <input>     an input's value        <input>_shape, <input>_dtype    what keeps no array alive
+    out         the op's value          out_shape
+    kept        a second value of the body (see `Op.kept`)
+    <param>     a parameter
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import Parameter, signature
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from ..backends import BACKENDS, Backend
+from ..errors import ArgumentError
+
+__all__ = ["ARRAYS", "MISSING", "OPS", "TENSORS", "Array", "ArrayOps", "Arrays", "Op", "Rule", "Sample", "TensorOps"]
+
+Rule = Callable[..., Any]
+BoundRule = Callable[[Any, Any, int, tuple[Any, ...]], Any]
+MISSING: Any = Parameter.empty
+_ENVIRONMENT = ("xp", "g", "i")
+
+if TYPE_CHECKING:
+    Array: TypeAlias = Any
+    Arrays: TypeAlias = Sequence[Any]
+else:
+
+    class Array:
+        """Marks a parameter of a body as an input: an array; every other parameter is a parameter of the op."""
+
+    class Arrays:
+        """Marks the input that is a sequence of arrays."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated call of an op: `op(*args, **kwargs)`; arrays among `args` at input positions are the primals."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class Op:
+    """All that is known of one op. Instances are made by the decorators in `core.define` and read everywhere.
+
+    Attributes:
+        name: The public name.
+        kind: "elementwise", "op", or "composite" (a body over other ops, with no rule of its own).
+        forward: The body, `forward(xp, *inputs, **params)`.
+        inputs, params: Names of the array arguments and of the others, in the order of the signature.
+        sequence: The input that is a sequence of arrays, if there is one.
+        rules: One VJP rule per input; None where an input has no derivative.
+        pushes: One JVP rule per input; None where the JVP is the transposed VJP.
+        outputs: Names of the outputs where there are several.
+        kept: The op of the first input that the body computes anyway; the body then returns (out, kept).
+        is_view: Whether the output may share the buffer of an input.
+        standard: Whether the body needs only the array API standard.
+        samples: A generator of `Sample`s from a `numpy.random.Generator`.
+        call: The public function.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        kind: Literal["elementwise", "op", "composite"],
+        rules: Sequence[Rule | None] = (),
+        pushes: Sequence[Rule | None] | None = None,
+        *,
+        outputs: tuple[str, ...] = (),
+        kept: str | None = None,
+        is_view: bool = False,
+        standard: bool = True,
+        samples: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.name, self.forward, self.kind = forward.__name__, forward, kind
+        self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
+        self.call: Callable[..., Any] = forward
+        arguments = list(signature(forward).parameters.values())[1:]
+        self.arguments = arguments
+        self.inputs = tuple(a.name for a in arguments if "Array" in str(a.annotation))
+        self.params = tuple(a.name for a in arguments if a.name not in self.inputs)
+        sequences = [a for a in arguments if "Arrays" in str(a.annotation) or a.kind is Parameter.VAR_POSITIONAL]
+        self.sequence = sequences[0].name if sequences else None
+        self.rules = tuple(rules)
+        if kind != "composite" and len(self.rules) != len(self.inputs):
+            raise ArgumentError(
+                f"op {self.name}: {len(self.rules)} rules for the inputs {', '.join(self.inputs) or '(none)'}; "
+                "give one per input, None where there is no derivative"
+            )
+        self.pushes = tuple(pushes) if pushes is not None else (None,) * len(self.rules)
+        self.differentiable = kind == "composite" or any(self.rules)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Fix which values an equation keeps, in which order, and how each rule picks its own."""
+        known = [None, *self.inputs, "out", *self.params, "kept", "out_shape"]
+        known += [f"{name}_{what}" for name in self.inputs for what in ("shape", "dtype")]
+        self.values = {name: position for position, name in enumerate(known)}
+        wants = [[*_names(rule), *_names(push)] for rule, push in zip(self.rules, self.pushes, strict=True)]
+        used = {name for want in wants for name in want} - {*_ENVIRONMENT, "t"}
+        unknown = used - self.values.keys()
+        if unknown:
+            raise ArgumentError(f"op {self.name}: a rule names {', '.join(sorted(unknown))}, which is no value of it")
+        self.saves = [name for name in known if name in used]
+        self.extras = any(self.values[name] > self.values["out"] for name in self.saves)
+        self._users = {name: [i for i, want in enumerate(wants) if name in want] for name in self.saves}
+        kind = _Every if self.sequence else tuple
+        self.bound_rules = kind(_bind(rule, self.saves) if rule else None for rule in self.rules)
+        self.bound_pushes = kind(_bind(push, self.saves) if push else None for push in self.pushes)
+
+    def keeper(self, tracked: Sequence[bool]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+        """A function from all values `(None, *inputs, out, ...)` to those that the rules of tracked inputs name."""
+        picks = [self.values[name] if any(tracked[i] for i in self._users[name]) else 0 for name in self.saves]
+        if not picks:
+            return lambda values: ()
+        return itemgetter(*picks, *([0] if len(picks) == 1 else []))
+
+    def keeps(self, position: int) -> bool:
+        """Whether any rule names the value of the input at `position`."""
+        return self.inputs[min(position, len(self.inputs) - 1)] in self.saves
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}({', '.join((*self.inputs, *self.params))})>"
+
+
+def _names(rule: Rule | None) -> list[str]:
+    return list(signature(rule).parameters) if rule else []
+
+
+def _bind(rule: Rule, saves: list[str]) -> BoundRule:
+    """`rule` as a function of (xp, g, i, saved); `t` is another word for `g`. The common forms are spelled out."""
+    names = ["g" if name == "t" else name for name in _names(rule)]
+    places = [saves.index(name) for name in names if name not in _ENVIRONMENT]
+    form = [name if name in _ENVIRONMENT else "v" for name in names]
+    a, b = (*places, 0, 0)[:2]
+    match form:
+        case ["g"]:
+            return lambda xp, g, i, saved: rule(g)
+        case ["g", "v"]:
+            return lambda xp, g, i, saved: rule(g, saved[a])
+        case ["xp", "g", "v"]:
+            return lambda xp, g, i, saved: rule(xp, g, saved[a])
+        case ["g", "v", "v"]:
+            return lambda xp, g, i, saved: rule(g, saved[a], saved[b])
+    all_names = (*_ENVIRONMENT, *saves)
+    picks = [all_names.index(name) for name in names]
+    pick = itemgetter(*picks, *([0] if len(picks) == 1 else []))
+    size = len(picks)
+    return lambda xp, g, i, saved: rule(*pick((xp, g, i, *saved))[:size])
+
+
+class _Every(tuple[Any, ...]):
+    """The one rule of a sequence of inputs, at every position."""
+
+    __slots__ = ()
+
+    def __getitem__(self, position: Any) -> Any:
+        return tuple.__getitem__(self, 0)
+
+
+OPS: dict[str, Op] = {}
+
+
+class TensorOps:
+    """The namespace of public ops over Tensors: what they do is recorded, so every order of derivative is free."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            call = OPS[name].call
+        except KeyError:
+            raise AttributeError(f"no op is called {name!r}") from None
+        setattr(self, name, call)
+        return call
+
+
+class ArrayOps:
+    """The namespace of the same ops over raw arrays of one backend: nothing is recorded, nothing is wrapped."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            op = OPS[name]
+        except KeyError:
+            raise AttributeError(f"no op is called {name!r}") from None
+        run: Any = partial(op.forward, self if op.kind == "composite" else self.backend.xp)
+        function = (lambda *args, **kwargs: run(*args, **kwargs)[0]) if op.kept else run
+        setattr(self, name, function)
+        return function
+
+
+class _ArrayOpsByClass(dict[type, ArrayOps]):
+    def __missing__(self, kind: type) -> ArrayOps:
+        backend = BACKENDS[kind]
+        ops = next((ops for ops in self.values() if ops.backend is backend), None) or ArrayOps(backend)
+        return self.setdefault(kind, ops)
+
+
+TENSORS = TensorOps()
+ARRAYS = _ArrayOpsByClass()

@@ -1,0 +1,411 @@
+"""Second floor: the tape. Equations in the order they ran, and the two walks along them: pull and push.
+
+An equation holds the nodes of its inputs and the raw arrays that rules name, never Tensors: there are no reference
+cycles, and an equation lives exactly as long as something that depends on it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from itertools import count
+from operator import attrgetter
+from sys import getrefcount
+from typing import Any
+
+from ..backends import BACKENDS
+from ..errors import MutationError, RuleError, TapeError
+from .op import ARRAYS, OPS, TENSORS, Array, ArrayOps, Op
+
+__all__ = [
+    "HEAD",
+    "Bundle",
+    "Equation",
+    "Leaf",
+    "commit",
+    "enable_recording",
+    "mutate",
+    "no_grad",
+    "pull",
+    "push",
+    "recording",
+    "tape_of",
+    "tick",
+    "wrap",
+]
+
+tick: Callable[[], int] = count(1).__next__  # one clock for equations, leaves and mutations
+_on: ContextVar[bool] = ContextVar("recording", default=True)
+recording = _on.get
+wrap: Callable[[Any, Any], Any]  # (array, node) -> Tensor; set by core.tensor, which stands on this module
+
+
+class _Recording:
+    """A context (and decorator) in which recording is on or off, for this thread and this async context only."""
+
+    def __init__(self, on: bool) -> None:
+        self._state, self._tokens = on, []  # type: ignore[var-annotated]
+
+    def __enter__(self) -> None:
+        self._tokens.append(_on.set(self._state))
+
+    def __exit__(self, *_: object) -> None:
+        _on.reset(self._tokens.pop())
+
+    def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        from functools import wraps
+
+        @wraps(f)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with _Recording(self._state):
+                return f(*args, **kwargs)
+
+        return wrapped
+
+
+def no_grad() -> _Recording:
+    """A context, or a decorator, in which nothing is recorded. It holds for this thread and async context only."""
+    return _Recording(False)
+
+
+def enable_recording() -> _Recording:
+    """A context in which ops are recorded, whatever is outside it."""
+    return _Recording(True)
+
+
+class Leaf:
+    """Where cotangents end: the node of a Tensor that requires a gradient.
+
+    `zero_grad` marks the gradient `stale` and keeps its buffer, so that the heap is not given back to the system and
+    faulted in again in every step.
+    """
+
+    __slots__ = ("grad", "mutated", "stale")
+    seq = 0  # before every equation: no walk goes past a leaf
+
+    grad: Any
+    mutated: int
+    stale: bool
+
+    def __init__(self) -> None:
+        self.grad, self.mutated, self.stale = None, 0, True
+
+
+class Equation:
+    """One line of a tape: `out = op(*inputs, **params)`.
+
+    Slots: `seq`, its moment on the clock; `op`; `parents`, the nodes of its inputs (None where untracked; the tuple is
+    None once freed); `saved`, the values that rules name, in the order of `op.saves`; `fit`, None when every input has
+    the shape and dtype of its cotangent, else ((shape, dtype) or None per input, (shape, dtype) of the output).
+    """
+
+    __slots__ = ("fit", "op", "parents", "saved", "seq")
+    mutated = 0
+
+    seq: int
+    op: Op
+    parents: Any
+    saved: Any
+    fit: Any
+
+
+Node = Leaf | Equation
+
+
+class Bundle(tuple):  # type: ignore[type-arg]
+    """The cotangents (or tangents) of an op with several outputs; None stands for zero. Bundles add entry by entry."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Any) -> "Bundle":
+        return Bundle(a if b is None else b if a is None else a + b for a, b in zip(self, other, strict=True))
+
+
+def tape_of(nodes: Iterable[Any], ends: Iterable[Any] = (), since: int = 0) -> list[Equation]:
+    """The equations that ran after `since` and that `nodes` depend on, oldest first; leaves and `ends` are left out."""
+    seen = set(ends)
+    stack = [n for n in dict.fromkeys(nodes) if n is not None and n not in seen and n.seq > since]
+    seen.update(stack)
+    tape = []
+    while stack:
+        node = stack.pop()
+        tape.append(node)
+        if node.parents is None:
+            raise TapeError(
+                f"{node.op.name} was already pulled and its tape freed; "
+                "call backward(retain=True) the first time to pull a tape twice"
+            )
+        for n in node.parents:
+            if n is not None and n not in seen and n.seq > since:
+                seen.add(n)
+                stack.append(n)
+    tape.sort(key=attrgetter("seq"))
+    return tape
+
+
+_last_mutation = 0
+
+
+def mutate(leaf: Leaf) -> None:
+    """Note that the value of `leaf` is changed in place now."""
+    global _last_mutation
+    leaf.mutated = _last_mutation = tick()
+
+
+def refuse_mutated(tape: Sequence[Equation]) -> None:
+    """Raise MutationError if a value that `tape` still needs was changed in place after it was used."""
+    if not tape or _last_mutation < tape[0].seq:
+        return
+    for e in tape:
+        for i, n in enumerate(e.parents):
+            if n is not None and n.mutated > e.seq and (e.op.is_view or e.op.keeps(i)):
+                name = e.op.inputs[min(i, len(e.op.inputs) - 1)]
+                raise MutationError(
+                    f"{e.op.name}: its input {name} was changed in place after it was used and before its backward; "
+                    "pull first, or change a detached copy"
+                )
+
+
+# --- pull: backwards with cotangents ----------------------------------------------------------------------------------
+
+_ALONE = (lambda d: getrefcount(d[0]))(
+    {0: object()}
+)  # what this interpreter answers for "only the dictionary holds it"
+
+
+def alone(found: dict[Any, Any], node: Any) -> bool:
+    """Whether `found` holds the only reference to this cotangent and the cotangent owns its buffer."""
+    return getrefcount(found[node]) == _ALONE and getattr(found[node], "base", found) is None
+
+
+def pull(
+    tape: list[Equation],
+    found: dict[Any, Any],
+    higher: bool = False,
+    wanted: set[Any] | None = None,
+    free: bool = False,
+) -> None:
+    """Walk `tape` backwards. `found` maps nodes to cotangents: of the outputs before, of leaves and ends after.
+
+    Args:
+        tape: Equations, oldest first. It is emptied when `free` is true.
+        found: Cotangents by node; each is consumed as its equation is pulled.
+        higher: Whether the cotangents are Tensors and what is done to them is recorded; else they are raw arrays.
+        wanted: The nodes that lead to an input asked for; None means that all do.
+        free: Give up each equation's saved values as soon as it is pulled.
+    """
+    refuse_mutated(tape)
+    steps = tape if free else tape[:]
+    while steps:
+        e = steps.pop()
+        g = found.pop(e, None)
+        op, parents, saved, fit = e.op, e.parents, e.saved, e.fit
+        if free:
+            e.parents = e.saved = None
+        if g is None:
+            continue
+        if wanted is not None:
+            parents = [n if n in wanted else None for n in parents]
+        if op.outputs:
+            g = _filled(g, fit[-1])
+        if higher:
+            ops: Any = TENSORS
+            saved = lift(e)
+        else:
+            ops = ARRAYS[g.__class__] if g.__class__ is not Bundle else _ops_of(g)
+        rules = op.bound_rules
+        i = -1
+        for n in parents:
+            i += 1
+            if n is None:
+                continue
+            x = rules[i](ops, g, i, saved)
+            if x is None:
+                continue
+            if fit is not None and fit[i] is not None:
+                x = fit_to(ops, x, fit[i])
+            if n not in found:
+                found[n] = x
+            elif alone(found, n):
+                found[n] += x
+            else:
+                found[n] = found[n] + x
+        g = x = None
+
+
+def _filled(g: Bundle, specs: Any) -> Bundle:
+    """A bundle's entries with zeros for None: rules of ops with several outputs see every cotangent."""
+    present = next(entry for entry in g if entry is not None)
+    return Bundle(_zeros(present, spec) if entry is None else entry for entry, spec in zip(g, specs, strict=True))
+
+
+def _zeros(like: Any, spec: tuple[Any, Any]) -> Any:
+    """Zeros of a (shape, dtype), where `like` lives: a raw array, or a Tensor when `like` is one."""
+    array = getattr(like, "data", like) if hasattr(like, "node") else like
+    zero = BACKENDS[array.__class__].xp.zeros(spec[0], dtype=spec[1])
+    return zero if array is like else wrap(zero, None)
+
+
+def fit_to(ops: Any, x: Any, spec: tuple[Any, Any]) -> Any:
+    """`x` summed over broadcast axes and cast: a cotangent has the shape and dtype of its primal."""
+    shape, dtype = spec
+    if x.shape != shape:
+        x = ops.sum_to(x, shape)
+    return x if x.dtype == dtype else ops.astype(x, dtype)
+
+
+def commit(found: dict[Any, Any]) -> None:
+    """Add the cotangents found for leaves to their `.grad`, in one go after a walk that succeeded."""
+    for leaf in list(found):
+        if leaf.__class__ is not Leaf:
+            continue
+        if leaf.stale:
+            leaf.grad = found.pop(leaf) if alone(found, leaf) else found.pop(leaf) + 0
+            leaf.stale = False
+        else:
+            leaf.grad += found.pop(leaf)
+
+
+# --- lift: saved arrays as Tensors again ------------------------------------------------------------------------------
+
+
+def lift(e: Equation) -> tuple[Any, ...]:
+    """The saved values of `e`, arrays as Tensors joined to the tape where they came from."""
+    op = e.op
+    lifted = []
+    for name, value in zip(op.saves, e.saved, strict=False):
+        if name == "out":
+            value = part_tensors(value, e) if op.outputs else wrap(value, e)
+        elif name == "kept":
+            value = wrap(value, _kept_equation(e, value))
+        elif name == op.sequence:
+            value = tuple(wrap(x, n) for x, n in zip(value, e.parents, strict=True))
+        elif name in op.inputs and hasattr(value, "dtype"):
+            value = wrap(value, e.parents[op.inputs.index(name)])
+        lifted.append(value)
+    return tuple(lifted)
+
+
+def equation(op: Op, parents: tuple[Any, ...], saved: tuple[Any, ...], fit: Any) -> Equation:
+    """A new line on the tape, now."""
+    e = Equation()
+    e.seq, e.op, e.parents, e.saved, e.fit = tick(), op, parents, saved, fit
+    return e
+
+
+def _kept_equation(e: Equation, value: Any) -> Equation:
+    op = OPS[e.op.kept]  # type: ignore[index]
+    saved = tuple(value if name == "out" else None for name in op.saves)
+    return equation(op, e.parents[:1], saved, (None, (value.shape, value.dtype)))
+
+
+# --- several outputs --------------------------------------------------------------------------------------------------
+
+
+def part_of(xp: Any, x: Array, index: int, size: int) -> Any:
+    """One output of an op that has several."""
+    return x[index]
+
+
+def head_of(xp: Any, x: Array) -> Any:
+    """The value itself, under a node of its own: where a transform starts."""
+    return x
+
+
+HEAD = Op(head_of, "op", [lambda g: g], [lambda t: t], is_view=True)
+PART = Op(
+    part_of,
+    "op",
+    [lambda g, index, size: Bundle(g if i == index else None for i in range(size))],
+    [lambda t, index: t[index]],
+)
+
+
+def part_tensors(values: Sequence[Any], e: Equation) -> tuple[Any, ...]:
+    """Tensors of the outputs of `e`, each with a line of its own that picks it."""
+    size = len(values)
+    saved = {"index": 0, "size": size}
+    return tuple(
+        wrap(value, equation(PART, (e,), tuple({**saved, "index": i}[name] for name in PART.saves), None))
+        for i, value in enumerate(values)
+    )
+
+
+# --- push: forwards with tangents -------------------------------------------------------------------------------------
+
+
+def push(tape: Sequence[Equation], found: dict[Any, Any], higher: bool = False) -> None:
+    """Walk `tape` forwards. `found` maps nodes to tangents, of the inputs before, of everything they reach after."""
+    refuse_mutated(tape)
+    for e in tape:
+        total = None
+        op, parents = e.op, e.parents
+        tangents = [(i, n, found[n]) for i, n in enumerate(parents) if n is not None and n in found]
+        if not tangents:
+            continue
+        saved = lift(e) if higher else e.saved
+        for i, _, t in tangents:
+            bound = op.bound_pushes[0 if op.sequence else i]
+            if bound is None:
+                x = transposed(e, i, t, higher)
+            else:
+                x = bound(TENSORS if higher else _ops_of(t), t, i, saved)
+            total = x if total is None else total + x
+        found[e] = total if e.fit is None or op.outputs else spread(total, e.fit[-1], higher)
+
+
+def _ops_of(value: Any) -> ArrayOps:
+    """The raw op namespace for a value; for a bundle, that of the first entry that is there."""
+    while isinstance(value, Bundle):
+        value = next(entry for entry in value if entry is not None)
+    return ARRAYS[value.__class__]
+
+
+def spread(t: Any, spec: tuple[Any, Any], higher: bool) -> Any:
+    """A tangent brought to the shape and dtype of its output."""
+    shape, dtype = spec
+    ops: Any = TENSORS if higher else ARRAYS[t.__class__]
+    if t.shape != shape:
+        t = ops.broadcast_to(t, shape)
+    return t if t.dtype == dtype else ops.astype(t, dtype)
+
+
+def transposed(e: Equation, i: int, t: Any, higher: bool) -> Any:
+    """The tangent of `e` along tangent `t` of its input `i`, by transposing the VJP.
+
+    A VJP is linear in its cotangent u, so J t is the gradient of <VJP(u), t> with respect to u, at any u; zero serves.
+    """
+    op = e.op
+    rule = op.bound_rules[0 if op.sequence else i]
+    if rule is None or e.fit is None:
+        raise RuleError(
+            f"{op.name}: no JVP rule for its input {op.inputs[min(i, len(op.inputs) - 1)]}, and no VJP to transpose"
+        )
+    specs = e.fit[-1] if op.outputs else (e.fit[-1],)
+    tangents = t if t.__class__ is Bundle else Bundle((t,))
+    like = next(entry for entry in tangents if entry is not None)
+    ends = [Leaf() for _ in specs]
+    since = tick()
+    zeros = [_zeros(like if higher else wrap(like, None), spec) for spec in specs]
+    cotangents = tuple(wrap(zero.data, end) for zero, end in zip(zeros, ends, strict=True))
+    with enable_recording():
+        back = rule(TENSORS, cotangents if op.outputs else cotangents[0], i, lift(e))
+        if e.fit[i] is not None:
+            back = fit_to(TENSORS, back, e.fit[i])
+    found: dict[Any, Any] = {}
+    for x, entry in zip(back if back.__class__ is Bundle else (back,), tangents, strict=True):
+        if x is not None and x.node is not None and entry is not None:
+            found[x.node] = found[x.node] + entry if x.node in found else entry
+    tape = tape_of(found, ends, since)
+    pull(tape, found, higher, reaching(tape, ends))
+    entries = Bundle(found.get(end) for end in ends)
+    if op.outputs:
+        return entries
+    return entries[0] if entries[0] is not None else _zeros(like, specs[0])
+
+
+def reaching(tape: Sequence[Equation], ends: Iterable[Any]) -> set[Any]:
+    """The nodes of `tape` that depend on one of `ends`, and the ends."""
+    live = set(ends)
+    for e in tape:
+        if any(n in live for n in e.parents):
+            live.add(e)
+    return live

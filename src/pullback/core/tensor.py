@@ -1,0 +1,536 @@
+"""Second floor: Tensor, an array and its place on the tape."""
+
+import sys
+from collections.abc import Iterator
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+
+from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, is_floating
+from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError, TapeError
+from ..shapes import Shape
+from . import tape as _tape
+from .op import ARRAYS, TENSORS
+from .tape import Leaf, commit, mutate, pull, recording, tape_of
+
+__all__ = ["Tensor", "TensorLike", "as_array", "asarray", "new_tensor", "tensor"]
+
+TensorLike = Any  # a Tensor, an array of any backend, a Python number, or nested lists of numbers
+WEAK = {float, int, bool}
+_Index = int | slice | EllipsisType | None | tuple[Any, ...] | list[Any] | Any
+
+
+class Tensor:
+    """An array and its place on the tape: `node` is None (a constant), a Leaf, or the Equation that made it.
+
+    Tensors are values: an op never changes its inputs, and `x[index]` is a value, not a view. They mix with Python
+    numbers (which are weak: they take the tensor's dtype) and with arrays of the same device in every operator.
+    """
+
+    __slots__ = ("__weakref__", "data", "node")
+    __array_ufunc__ = None  # NumPy's operators hand over to ours
+    data: Any
+    node: Any
+
+    def __init__(self, data: Any, node: Any = None) -> None:
+        self.data, self.node = data, node
+
+    # --- what it is ---
+
+    @property
+    def shape(self) -> Shape:
+        """Lengths of the axes."""
+        return tuple(self.data.shape)
+
+    @property
+    def ndim(self) -> int:
+        """How many axes."""
+        return int(self.data.ndim)
+
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return int(self.data.size)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the numbers."""
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """The device that holds the numbers: "cpu", "cuda:0"."""
+        return BACKENDS[self.data.__class__].device_of(self.data)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether what is computed from this tensor is recorded."""
+        return self.node is not None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether gradients end here: a tensor made with `requires_grad=True`."""
+        return self.node.__class__ is Leaf
+
+    def __repr__(self) -> str:
+        body = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
+        device = "" if self.device == "cpu" else f", device={self.device!r}"
+        return f"Tensor({body}, dtype={self.dtype}{device}{', requires_grad=True' if self.requires_grad else ''})"
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise ShapeError("len: a tensor of no dimension has no length; use .item() for its number")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator["Tensor"]:
+        return (self[i] for i in range(len(self)))
+
+    __hash__ = object.__hash__
+
+    # --- leaving the tape ---
+
+    def detach(self) -> "Tensor":
+        """The same numbers as a constant. A leaf's numbers are copied, since optimizers write them in place."""
+        return Tensor(_copy(self.data) if self.is_leaf else self.data)
+
+    def numpy(self) -> np.ndarray:
+        """The numbers as a NumPy array in host memory, off the tape.
+
+        On the CPU it is a read-only view: copy it to write, or to keep a parameter's numbers through its next update.
+        """
+        array = BACKENDS[self.data.__class__].to_numpy(self.data).view()
+        array.flags.writeable = False
+        return array
+
+    def item(self) -> Any:
+        """The one number as a Python scalar. Raises ShapeError when there is not exactly one."""
+        if self.size != 1:
+            raise ShapeError(f"item: only a tensor of one number has it; this one has shape {self.shape}")
+        return self.data.item() if hasattr(self.data, "item") else self.numpy().item()
+
+    def tolist(self) -> Any:
+        """The numbers as nested Python lists."""
+        return self.numpy().tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        self._refuse_cut("a NumPy array")
+        if not self.device.startswith("cpu"):
+            raise DeviceError(f"this tensor is on {self.device}; call .numpy() or .to('cpu') to copy it to the host")
+        array = self.numpy()
+        return np.array(array, dtype=dtype, copy=copy) if copy or dtype is not None else array
+
+    def _refuse_cut(self, what: str) -> None:
+        if self.node is not None and recording():
+            raise TapeError(
+                f"turning a recorded tensor into {what} would cut the tape; call .detach() or .numpy() first"
+            )
+
+    def __dlpack__(self, **options: Any) -> Any:
+        self._refuse_cut("a DLPack capsule")
+        array = np.asarray(self.data) if isinstance(self.data, np.generic) else self.data
+        return array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        array = np.asarray(self.data) if isinstance(self.data, np.generic) else self.data
+        device: tuple[int, int] = array.__dlpack_device__()
+        return device
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return sys.modules[__name__.partition(".")[0]]
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if canonical_dtype(self.dtype).kind not in "iu":
+            raise DtypeError(f"only a tensor of integers can be an index; this one is {self.dtype}")
+        return int(self.item())
+
+    # --- gradients ---
+
+    @property
+    def grad(self) -> "Tensor | None":
+        """The gradient that `backward` added up here since the last `zero_grad`; None for all but leaves."""
+        node = self.node
+        return None if node.__class__ is not Leaf or node.stale else Tensor(node.grad)
+
+    @grad.setter
+    def grad(self, value: "TensorLike | None") -> None:
+        node = self.node
+        if node.__class__ is not Leaf:
+            raise TapeError("only a leaf (made with requires_grad=True) has a .grad to set")
+        if value is None:
+            node.stale = True
+            return
+        array = as_array(value)
+        if tuple(array.shape) != self.shape:
+            raise ShapeError(
+                f".grad: the tensor has shape {self.shape}, the value {tuple(array.shape)}; they must agree"
+            )
+        node.grad, node.stale = ARRAYS[self.data.__class__].astype(array, self.dtype, copy=True), False
+
+    def zero_grad(self) -> None:
+        """Mark the gradient as none; its buffer is kept for the next one."""
+        if self.node.__class__ is Leaf:
+            self.node.stale = True
+
+    def backward(self, cotangent: TensorLike = None, *, retain: bool = False) -> None:
+        """Add the gradient of this value to the `.grad` of every leaf that it was computed from.
+
+        Args:
+            cotangent: What to pull, of this tensor's shape; 1 for a tensor of one number.
+            retain: Keep the tape, so that it can be pulled again.
+
+        Raises:
+            TapeError: No recorded op made this value, or its tape was freed. MutationError: a value that the tape
+            needs was changed in place. ShapeError: the cotangent is missing or has another shape. Whatever is raised
+            before the walk leaves tape and gradients as they were; gradients are only written after a whole walk.
+        """
+        data, node = self.data, self.node
+        if node is None:
+            raise TapeError(
+                "backward: no recorded op made this value; compute it from a tensor with requires_grad=True"
+            )
+        backend = BACKENDS[data.__class__]
+        if cotangent is None:
+            if data.size != 1:
+                raise ShapeError(
+                    f"backward: a value of shape {self.shape} needs a cotangent of that shape; or sum it first"
+                )
+            g = backend.xp.ones_like(data)
+        else:
+            g = as_array(cotangent, backend)
+            if g.shape != data.shape:
+                raise ShapeError(
+                    f"backward: the cotangent has shape {g.shape}, the value {self.shape}; they must agree"
+                )
+            g = backend.xp.astype(g, data.dtype)
+        tape, found = tape_of((node,)), {node: g}
+        with backend.quiet():
+            pull(tape, found, free=not retain)
+        commit(found)
+
+    # --- in place ---
+
+    def assign_(self, value: TensorLike) -> "Tensor":
+        """Give this tensor new numbers of the same shape and dtype, outside the tape.
+
+        A leaf is written in place, and a tape that still needs its old numbers refuses to be pulled (MutationError).
+        Any other tensor just becomes a constant with the new numbers; tapes keep the old ones.
+        """
+        array = as_array(value, BACKENDS[self.data.__class__])
+        if array.shape != self.data.shape:
+            raise ShapeError(
+                f"assign_: the tensor has shape {self.shape}, the value {tuple(array.shape)}; they must agree"
+            )
+        if self.is_leaf:
+            if array.dtype.kind == "c":
+                raise DtypeError(f"assign_: cannot write {array.dtype} into {self.dtype}")
+            self.data[...] = array
+            mutate(self.node)
+        else:
+            self.data, self.node = ARRAYS[self.data.__class__].astype(array, self.dtype, copy=True), None
+        return self
+
+    def __setitem__(self, index: _Index, value: TensorLike) -> None:
+        """`x[index] = value` makes x the value `x.at[index].set(value)`, on the tape."""
+        if self.is_leaf:
+            if recording():
+                raise TapeError(
+                    "x[index] = value on a tensor with requires_grad=True would lose its gradient; "
+                    "use y = x.at[index].set(value), or write inside pb.no_grad()"
+                )
+            self.assign_(TENSORS.at_set(self.detach(), value, index))
+            return
+        made = TENSORS.at_set(self, value, index)
+        self.data, self.node = made.data, made.node
+
+    @property
+    def at(self) -> "At":
+        """Differentiable functional updates: `x.at[index].set(v)`, `x.at[index].add(v)`; x keeps its numbers."""
+        return At(self)
+
+    def __getitem__(self, index: _Index) -> "Tensor":
+        return TENSORS.getitem(self, index)
+
+    # --- moving ---
+
+    def to(self, target: Any) -> "Tensor":
+        """On another device ("cpu", "cuda", "cuda:1") or in another dtype; differentiable; itself when nothing changes."""
+        kind = str(target).partition(":")[0] if isinstance(target, str) else ""
+        if kind in ("cpu", "cuda"):
+            return self if target == self.device else TENSORS.to_device(self, target, self.device)
+        return self.astype(target)
+
+    def astype(self, dtype: Any) -> "Tensor":
+        """In another dtype; differentiable between floating-point types; itself when nothing changes."""
+        dtype = canonical_dtype(dtype)
+        return self if self.dtype == dtype else TENSORS.astype(self, dtype)
+
+    # --- the ops most used as methods ---
+
+    @property
+    def T(self) -> "Tensor":
+        """A matrix transposed. Raises ShapeError for other than two axes; `mT` swaps the last two of any number."""
+        if self.ndim != 2:
+            raise ShapeError(
+                f"T: a matrix has two axes, this tensor has shape {self.shape}; use .mT or pb.permute_dims"
+            )
+        return TENSORS.matrix_transpose(self)
+
+    @property
+    def mT(self) -> "Tensor":
+        """The last two axes swapped."""
+        return TENSORS.matrix_transpose(self)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        """As `pb.sum`."""
+        return TENSORS.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        """As `pb.mean`."""
+        return TENSORS.mean(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        """As `pb.max`."""
+        return TENSORS.max(self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        """As `pb.min`."""
+        return TENSORS.min(self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: Any) -> "Tensor":
+        """As `pb.reshape`; the lengths may also stand as separate arguments."""
+        return TENSORS.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+    # --- operators ---
+
+    def __add__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.add(self, other)
+
+    def __radd__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.add(other, self)
+
+    def __sub__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.subtract(self, other)
+
+    def __rsub__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.subtract(other, self)
+
+    def __mul__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.multiply(self, other)
+
+    def __rmul__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.multiply(other, self)
+
+    def __truediv__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.divide(self, other)
+
+    def __rtruediv__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.divide(other, self)
+
+    def __floordiv__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.floor_divide(other, self)
+
+    def __mod__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.remainder(self, other)
+
+    def __rmod__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.remainder(other, self)
+
+    def __pow__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.pow(self, other)
+
+    def __rpow__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.pow(other, self)
+
+    def __matmul__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.matmul(self, other)
+
+    def __rmatmul__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.matmul(other, self)
+
+    def __neg__(self) -> "Tensor":
+        return TENSORS.negative(self)
+
+    def __pos__(self) -> "Tensor":
+        return TENSORS.positive(self)
+
+    def __abs__(self) -> "Tensor":
+        return TENSORS.abs(self)
+
+    def __invert__(self) -> "Tensor":
+        return TENSORS.bitwise_invert(self)
+
+    def __and__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_and(self, other)
+
+    def __rand__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_and(other, self)
+
+    def __or__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_or(self, other)
+
+    def __ror__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_or(other, self)
+
+    def __xor__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_xor(self, other)
+
+    def __rxor__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_xor(other, self)
+
+    def __lshift__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_left_shift(self, other)
+
+    def __rlshift__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_left_shift(other, self)
+
+    def __rshift__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_right_shift(self, other)
+
+    def __rrshift__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.bitwise_right_shift(other, self)
+
+    def __eq__(self, other: TensorLike) -> "Tensor":  # type: ignore[override]
+        return TENSORS.equal(self, other)
+
+    def __ne__(self, other: TensorLike) -> "Tensor":  # type: ignore[override]
+        return TENSORS.not_equal(self, other)
+
+    def __lt__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.less(self, other)
+
+    def __le__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.less_equal(self, other)
+
+    def __gt__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.greater(self, other)
+
+    def __ge__(self, other: TensorLike) -> "Tensor":
+        return TENSORS.greater_equal(self, other)
+
+
+class At:
+    """`x.at[index]`, waiting for what to do there."""
+
+    __slots__ = ("index", "tensor")
+
+    def __init__(self, tensor: Tensor, index: Any = None) -> None:
+        self.tensor, self.index = tensor, index
+
+    def __getitem__(self, index: _Index) -> "At":
+        return At(self.tensor, index)
+
+    def set(self, value: TensorLike) -> Tensor:
+        """x with `value` at the index. Where positions repeat, which one is written last is not defined."""
+        return TENSORS.at_set(self.tensor, value, self.index)
+
+    def add(self, value: TensorLike) -> Tensor:
+        """x with `value` added at the index; repeated positions add up."""
+        return TENSORS.at_add(self.tensor, value, self.index)
+
+
+def new_tensor(data: Any, node: Any) -> Tensor:
+    """A Tensor without a look at its arguments."""
+    made = _new(Tensor)
+    made.data, made.node = data, node
+    return made
+
+
+_new = object.__new__
+_tape.wrap = new_tensor
+
+
+def _copy(array: Any) -> Any:
+    return BACKENDS[array.__class__].xp.asarray(array, copy=True)
+
+
+def as_array(value: TensorLike, backend: Any = None) -> Any:
+    """The raw array of a Tensor, an array, a number or nested lists. Python floats take the default dtype.
+
+    Raises:
+        DtypeError: the value is no array of numbers (text, objects, complex, ragged lists).
+        DeviceError: it is an array of another backend than the one given.
+    """
+    array = value.data if isinstance(value, Tensor) else value
+    kind = array.__class__
+    if kind in BACKENDS or (hasattr(array, "dtype") and hasattr(array, "shape")):
+        owner = BACKENDS[kind]
+        if backend is not None and owner is not backend:
+            raise DeviceError(
+                f"an array on {owner.device_of(array)} where {backend.name} is needed; move it with .to()"
+            )
+        _refuse_dtype(array.dtype)
+        return array
+    try:
+        host = np.asarray(array)
+    except (ValueError, TypeError) as error:
+        raise DtypeError(f"cannot make a tensor of {kind.__name__}: {error}") from error
+    _refuse_dtype(host.dtype)
+    if host.dtype.kind == "f" and host.dtype != default_dtype() and not _holds_arrays(value):
+        host = host.astype(default_dtype())
+    return host if backend is None else backend.asarray(host)
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Whether nested lists hold NumPy scalars or arrays, whose dtype counts, rather than Python numbers."""
+    if isinstance(value, list | tuple):
+        return any(_holds_arrays(v) for v in value)
+    return hasattr(value, "dtype")
+
+
+def _refuse_dtype(dtype: Any) -> None:
+    if canonical_dtype(dtype).kind not in "biufV" or canonical_dtype(dtype).names:
+        raise DtypeError(f"{dtype} is not supported: tensors hold real numbers, integers and booleans")
+
+
+def tensor(data: TensorLike, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of `data` (Tensor, array, number, nested lists).
+
+    Args:
+        dtype: Its dtype; an array keeps its own, Python floats take the default (`set_default_dtype`).
+        device: "cpu", "cuda", "cuda:1"; None keeps an array where it is.
+        requires_grad: Whether `backward` shall collect a gradient here; needs a floating-point dtype.
+
+    Raises:
+        DtypeError, DeviceError: see `as_array` and `backend_for`.
+    """
+    made = asarray(data, dtype=dtype, device=device, copy=True).data
+    if requires_grad and not is_floating(made.dtype):
+        raise DtypeError(f"tensor: requires_grad needs a floating-point dtype; got {made.dtype}, pass dtype='float32'")
+    return Tensor(made, Leaf() if requires_grad else None)
+
+
+def asarray(data: TensorLike, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Tensor:
+    """`data` as a tensor, on the tape if it is a recorded tensor; arrays share their memory unless `copy` is true.
+
+    An array that is shared and later written by its owner changes the values that a tape kept: copy it then.
+
+    Raises:
+        DtypeError: not an array of numbers. DeviceError: no such device here. ArgumentError: `copy=False` cannot hold.
+    """
+    if isinstance(data, Tensor) and not copy:
+        moved = data if device is None else data.to(device)
+        return moved if dtype is None else moved.astype(dtype)
+    array = as_array(data)
+    owner = BACKENDS[array.__class__]
+    target = owner if device is None else backend_for(device)
+    wanted = None if dtype is None else canonical_dtype(dtype)
+    if target is not owner:
+        array = owner.to_numpy(array)
+    try:
+        made = target.asarray(array, dtype=wanted, device=device, copy=copy)
+    except ValueError as error:
+        raise ArgumentError(f"asarray: {error}") from error
+    return Tensor(made)

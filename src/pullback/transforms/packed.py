@@ -1,0 +1,52 @@
+"""A whole function as one line of the tape, with rules of its own: what checkpoint and custom_rule are made of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .. import trees
+from ..core.op import Array, Arrays, Op, Rule
+from ..core.tape import Bundle, equation, part_tensors
+
+__all__ = ["record_function"]
+
+
+def _gathered(xp: Any, arrays: Arrays) -> Any:
+    """Several values as one bundle, so that a rule of the whole runs once."""
+    return Bundle(arrays)
+
+
+GATHER = Op(
+    _gathered,
+    "op",
+    [lambda g, i: g[i]],
+    [lambda t, i, arrays_shape: Bundle(t if k == i else None for k in range(len(arrays_shape)))],
+    is_view=True,
+)
+
+
+def record_function(name: str, nodes: Sequence[Any], out: Any, vjp: Rule | None, jvp: Rule | None) -> Any:
+    """`out`, a tree of constant tensors, as the value of one equation whose inputs are `nodes`.
+
+    Args:
+        vjp: A rule `(xp, g, ...)` from the tuple of cotangents of the leaves of `out` to a sequence of one cotangent (or
+            None) per node. None: the reverse mode refuses with a RuleError.
+        jvp: A rule `(xp, t, ...)` from the sequence of one tangent (or None) per node to the tangents of the leaves. None:
+            `vjp` is transposed. Both rules may name `out`, the tuple of values.
+    """
+    leaves, spec = trees.flatten(out)
+    values = tuple(x.data for x in leaves)
+
+    def body(xp: Any, bundle: Array) -> Any:
+        return values
+
+    body.__name__ = name
+    op = Op(
+        body, "op",
+        [(lambda xp, g, out: Bundle(vjp(xp, g, out))) if vjp else None],
+        [(lambda xp, t, out: Bundle(jvp(xp, t, out))) if jvp else None],
+        outputs=tuple(str(i) for i in range(len(leaves))),
+    )  # fmt: skip
+    gathered = equation(GATHER, tuple(nodes), (((),) * len(nodes),), None)
+    saved = (values,) if op.saves else ()
+    e = equation(op, (gathered,), saved, (None, tuple((x.shape, x.dtype) for x in values)))
+    return trees.unflatten(spec, list(part_tensors(values, e)))

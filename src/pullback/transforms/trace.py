@@ -1,0 +1,113 @@
+"""One run of a function under a fresh stretch of tape, from which both walks start."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import trees
+from ..backends import BACKENDS, is_floating
+from ..core.tape import HEAD, Equation, enable_recording, equation, pull, push, reaching, recording, tape_of, tick
+from ..core.tensor import Tensor, asarray
+from ..errors import DtypeError, ShapeError
+
+__all__ = ["Trace", "checked_like"]
+
+
+class Trace:
+    """`f(*primals)`, run once on *heads*: nodes of its own that are joined to the primals' nodes, so that derivatives
+    outside of this one see through them.
+
+    Attributes:
+        out: The value of f, a tree; its tensors are on this trace's tape.
+        outer: Nodes from before this trace that the value depends on besides the primals' (closed-over tensors).
+        joined: Whether something outside may differentiate what is done here: then walks are recorded.
+    """
+
+    def __init__(
+        self, name: str, f: Callable[..., Any], primals: Sequence[Any], argnums: Sequence[int] | None = None
+    ) -> None:
+        chosen = range(len(primals)) if argnums is None else argnums
+        self.mark = tick()
+        self.name = name
+        self.specs, self.heads = [], []  # type: ignore[var-annotated]
+        arguments = list(primals)
+        for number in chosen:
+            leaves, spec = trees.flatten(primals[number])
+            heads = [self._head(leaf, number) for leaf in leaves]
+            arguments[number] = trees.unflatten(spec, heads)
+            self.specs.append(spec)
+            self.heads.append(heads)
+        self.flat_heads = [head for heads in self.heads for head in heads]
+        with enable_recording():
+            self.out = f(*arguments)
+        self.ends: list[Equation] = [head.node for head in self.flat_heads]
+
+    def _head(self, leaf: Any, number: int) -> Tensor:
+        x = leaf if isinstance(leaf, Tensor) else asarray(leaf)
+        if not is_floating(x.dtype):
+            raise DtypeError(
+                f"{self.name}: argument {number} holds {x.dtype}; derivatives are taken with respect to floating-point numbers"
+            )
+        return Tensor(x.data, equation(HEAD, (x.node,), (), None))
+
+    def close(self, outputs: Sequence[Any]) -> None:
+        """Fix which tensors are the outputs, and look along the tape once."""
+        self.outputs = [x if isinstance(x, Tensor) else None for x in outputs]
+        nodes = [x.node for x in self.outputs if x is not None]
+        tape = tape_of(nodes, self.ends, self.mark)
+        self.wanted = reaching(tape, self.ends)
+        parents = {n: None for e in (*self.ends, *tape) for n in e.parents if n is not None and n.seq <= self.mark}
+        parents |= {n: None for n in nodes if n is not None and n.seq <= self.mark}
+        self.outer = list(parents)
+        self.joined = bool(self.outer) and recording()
+        self.tape = [e for e in tape if e in self.wanted]
+
+    def leave(self, tree: Any) -> Any:
+        """A tree of results as the caller may keep it: off this trace's tape unless something outside may need it."""
+        if self.joined:
+            return tree
+        return trees.map(lambda x: Tensor(x.data) if isinstance(x, Tensor) else x, tree)
+
+    def pull(self, cotangents: Sequence[Any], free: bool = False) -> list[Tensor]:
+        """Cotangents of the heads for cotangents of the outputs."""
+        higher = recording() and (self.joined or any(g.node is not None for g in cotangents))
+        found: dict[Any, Any] = {}
+        for x, g in zip(self.outputs, cotangents, strict=True):
+            if x is not None and x.node is not None and x.node in self.wanted:
+                g = g if higher else g.data
+                found[x.node] = found[x.node] + g if x.node in found else g
+        if found:
+            backend = BACKENDS[self.flat_heads[0].data.__class__]
+            with backend.quiet():
+                pull(self.tape, found, higher, self.wanted, free and not higher)
+        return [self._result(found.get(end), head) for end, head in zip(self.ends, self.flat_heads, strict=True)]
+
+    def push(self, tangents: Sequence[Tensor]) -> list[Tensor]:
+        """Tangents of the outputs for tangents of the heads."""
+        higher = recording() and (self.joined or any(t.node is not None for t in tangents))
+        found = {end: t if higher else t.data for end, t in zip(self.ends, tangents, strict=True)}
+        backend = BACKENDS[self.flat_heads[0].data.__class__]
+        with backend.quiet():
+            push(self.tape, found, higher)
+        return [self._result(found.get(x.node), x) if x is not None else Tensor(0.0) for x in self.outputs]
+
+    @staticmethod
+    def _result(value: Any, like: Tensor) -> Tensor:
+        if value is None:
+            return Tensor(BACKENDS[like.data.__class__].xp.zeros_like(like.data))
+        return value if isinstance(value, Tensor) else Tensor(value)
+
+
+def checked_like(name: str, what: str, tree: Any, spec: Any, like: Sequence[Any]) -> list[Tensor]:
+    """The leaves of `tree` as tensors of the shapes and dtypes of `like`. Raises ShapeError or DtypeError."""
+    try:
+        leaves = spec.flatten_up_to(tree)
+    except ValueError as error:
+        raise ShapeError(f"{name}: the {what} must have the form of its value: {error}") from error
+    made = []
+    for leaf, value in zip(leaves, like, strict=True):
+        x = leaf if isinstance(leaf, Tensor) else asarray(leaf)
+        shape = value.shape if isinstance(value, Tensor) else ()
+        if x.shape != shape:
+            raise ShapeError(f"{name}: a {what} has shape {x.shape} where its value has shape {shape}; they must agree")
+        made.append(x.astype(value.dtype) if isinstance(value, Tensor) else x)
+    return made
