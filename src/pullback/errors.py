@@ -1,4 +1,4 @@
-"""Every error pullback raises on purpose. Each kind also is the nearest builtin, so `except ValueError` keeps working."""
+"""Every error pullback raises on purpose. Each is also the nearest builtin, so `except ValueError` keeps working."""
 
 
 class PullbackError(Exception):

@@ -47,7 +47,7 @@ def _register_dataclass(kind: type) -> None:
         return tuple(getattr(value, name) for name in names), names, names
 
     def put_together(_: Any, children: Any) -> Any:
-        made = object.__new__(kind)
+        made: Any = object.__new__(kind)
         for name, child in zip(names, children, strict=True):
             object.__setattr__(made, name, child)
         return made

@@ -10,7 +10,9 @@ from .base import Backend, Namespace
 
 __all__ = ["NumpyBackend"]
 
-_add, _maximum, _minimum = np.add.reduce, np.maximum.reduce, np.minimum.reduce
+_add: Any = np.add.reduce
+_maximum: Any = np.maximum.reduce
+_minimum: Any = np.minimum.reduce
 
 
 def _sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:

@@ -171,7 +171,12 @@ OPS: dict[str, Op] = {}
 
 
 class TensorOps:
-    """The namespace of public ops over Tensors: what they do is recorded, so every order of derivative is free."""
+    """The namespace of public ops over Tensors: what they do is recorded, so every order of derivative is free.
+
+    `wrap(array, node)` makes a Tensor; `core.tensor`, which stands on this module, gives it.
+    """
+
+    wrap: Callable[[Any, Any], Any]
 
     def __getattr__(self, name: str) -> Any:
         try:

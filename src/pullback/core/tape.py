@@ -5,7 +5,8 @@ cycles, and an equation lives exactly as long as something that depends on it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from functools import wraps
 from itertools import count
 from operator import attrgetter
 from sys import getrefcount
@@ -24,35 +25,36 @@ __all__ = [
     "enable_recording",
     "mutate",
     "no_grad",
+    "observe",
     "pull",
     "push",
     "recording",
     "tape_of",
     "tick",
-    "wrap",
 ]
 
 tick: Callable[[], int] = count(1).__next__  # one clock for equations, leaves and mutations
-_on: ContextVar[bool] = ContextVar("recording", default=True)
+_on: ContextVar[Any] = ContextVar("recording", default=True)
 recording = _on.get
-wrap: Callable[[Any, Any], Any]  # (array, node) -> Tensor; set by core.tensor, which stands on this module
+"""Whether ops are recorded in this thread and async context: False, True, or an observer, which is called as
+`observer(equation, value)` for each equation written (checks and ledgers read a computation this way)."""
 
 
 class _Recording:
-    """A context (and decorator) in which recording is on or off, for this thread and this async context only."""
+    """A context (and decorator) that sets the state of recording, for this thread and this async context only."""
 
-    def __init__(self, on: bool) -> None:
-        self._state, self._tokens = on, []  # type: ignore[var-annotated]
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._tokens: list[Token[Any]] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(_on.set(self._state))
+        state = _on.get() if self._state is True and _on.get() else self._state  # an observer goes on observing
+        self._tokens.append(_on.set(state))
 
     def __exit__(self, *_: object) -> None:
         _on.reset(self._tokens.pop())
 
     def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        from functools import wraps
-
         @wraps(f)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with _Recording(self._state):
@@ -69,6 +71,11 @@ def no_grad() -> _Recording:
 def enable_recording() -> _Recording:
     """A context in which ops are recorded, whatever is outside it."""
     return _Recording(True)
+
+
+def observe(observer: Callable[[Any, Any], None]) -> _Recording:
+    """A context in which ops are recorded, and `observer(equation, value)` is called for each."""
+    return _Recording(observer)
 
 
 class Leaf:
@@ -166,14 +173,17 @@ def refuse_mutated(tape: Sequence[Equation]) -> None:
 
 # --- pull: backwards with cotangents ----------------------------------------------------------------------------------
 
-_ALONE = (lambda d: getrefcount(d[0]))(
-    {0: object()}
-)  # what this interpreter answers for "only the dictionary holds it"
+
+def _references(found: dict[Any, Any], key: Any) -> int:
+    return getrefcount(found[key])
+
+
+_ALONE = _references({0: object()}, 0)  # what this interpreter answers for "only the dictionary holds it"
 
 
 def alone(found: dict[Any, Any], node: Any) -> bool:
     """Whether `found` holds the only reference to this cotangent and the cotangent owns its buffer."""
-    return getrefcount(found[node]) == _ALONE and getattr(found[node], "base", found) is None
+    return _references(found, node) == _ALONE and getattr(found[node], "base", found) is None
 
 
 def pull(
@@ -217,7 +227,7 @@ def pull(
             i += 1
             if n is None:
                 continue
-            x = rules[i](ops, g, i, saved)
+            x = rules[i](ops, g, i, saved)  # type: ignore[misc]
             if x is None:
                 continue
             if fit is not None and fit[i] is not None:
@@ -241,7 +251,7 @@ def _zeros(like: Any, spec: tuple[Any, Any]) -> Any:
     """Zeros of a (shape, dtype), where `like` lives: a raw array, or a Tensor when `like` is one."""
     array = getattr(like, "data", like) if hasattr(like, "node") else like
     zero = BACKENDS[array.__class__].xp.zeros(spec[0], dtype=spec[1])
-    return zero if array is like else wrap(zero, None)
+    return zero if array is like else TENSORS.wrap(zero, None)
 
 
 def fit_to(ops: Any, x: Any, spec: tuple[Any, Any]) -> Any:
@@ -273,13 +283,13 @@ def lift(e: Equation) -> tuple[Any, ...]:
     lifted = []
     for name, value in zip(op.saves, e.saved, strict=False):
         if name == "out":
-            value = part_tensors(value, e) if op.outputs else wrap(value, e)
+            value = part_tensors(value, e) if op.outputs else TENSORS.wrap(value, e)
         elif name == "kept":
-            value = wrap(value, _kept_equation(e, value))
+            value = TENSORS.wrap(value, _kept_equation(e, value))
         elif name == op.sequence:
-            value = tuple(wrap(x, n) for x, n in zip(value, e.parents, strict=True))
+            value = tuple(TENSORS.wrap(x, n) for x, n in zip(value, e.parents, strict=True))
         elif name in op.inputs and hasattr(value, "dtype"):
-            value = wrap(value, e.parents[op.inputs.index(name)])
+            value = TENSORS.wrap(value, e.parents[op.inputs.index(name)])
         lifted.append(value)
     return tuple(lifted)
 
@@ -324,7 +334,7 @@ def part_tensors(values: Sequence[Any], e: Equation) -> tuple[Any, ...]:
     size = len(values)
     saved = {"index": 0, "size": size}
     return tuple(
-        wrap(value, equation(PART, (e,), tuple({**saved, "index": i}[name] for name in PART.saves), None))
+        TENSORS.wrap(value, equation(PART, (e,), tuple({**saved, "index": i}[name] for name in PART.saves), None))
         for i, value in enumerate(values)
     )
 
@@ -384,8 +394,8 @@ def transposed(e: Equation, i: int, t: Any, higher: bool) -> Any:
     like = next(entry for entry in tangents if entry is not None)
     ends = [Leaf() for _ in specs]
     since = tick()
-    zeros = [_zeros(like if higher else wrap(like, None), spec) for spec in specs]
-    cotangents = tuple(wrap(zero.data, end) for zero, end in zip(zeros, ends, strict=True))
+    zeros = [_zeros(like if higher else TENSORS.wrap(like, None), spec) for spec in specs]
+    cotangents = tuple(TENSORS.wrap(zero.data, end) for zero, end in zip(zeros, ends, strict=True))
     with enable_recording():
         back = rule(TENSORS, cotangents if op.outputs else cotangents[0], i, lift(e))
         if e.fit[i] is not None:

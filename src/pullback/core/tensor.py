@@ -10,7 +10,6 @@ import numpy as np
 from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, is_floating
 from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError, TapeError
 from ..shapes import Shape
-from . import tape as _tape
 from .op import ARRAYS, TENSORS
 from .tape import Leaf, commit, mutate, pull, recording, tape_of
 
@@ -128,7 +127,7 @@ class Tensor:
 
     def __dlpack__(self, **options: Any) -> Any:
         self._refuse_cut("a DLPack capsule")
-        array = np.asarray(self.data) if isinstance(self.data, np.generic) else self.data
+        array: Any = np.asarray(self.data) if isinstance(self.data, np.generic) else self.data
         return array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -263,7 +262,7 @@ class Tensor:
     # --- moving ---
 
     def to(self, target: Any) -> "Tensor":
-        """On another device ("cpu", "cuda", "cuda:1") or in another dtype; differentiable; itself when nothing changes."""
+        """On another device ("cpu", "cuda:1") or in another dtype; differentiable; itself when nothing changes."""
         kind = str(target).partition(":")[0] if isinstance(target, str) else ""
         if kind in ("cpu", "cuda"):
             return self if target == self.device else TENSORS.to_device(self, target, self.device)
@@ -449,7 +448,7 @@ def new_tensor(data: Any, node: Any) -> Tensor:
 
 
 _new = object.__new__
-_tape.wrap = new_tensor
+TENSORS.wrap = new_tensor
 
 
 def _copy(array: Any) -> Any:

@@ -17,8 +17,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """`f`, keeping only its arguments for the backward pass; f runs again when it is pulled or pushed.
 
     Values saved inside f are freed when f returns, so the peak of a chain of n checkpointed parts falls from n parts to
-    one part and n arguments, for one more forward. Tensors that f closes over get their gradients too. f must do the same
-    when it runs again (a dropout inside needs a generator seeded inside).
+    one part and n arguments, for one more forward. Tensors that f closes over get their gradients too. f must do the
+    same when it runs again (a dropout inside needs a generator seeded inside).
     """
 
     @wraps(f)
@@ -27,7 +27,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             return f(*args, **kwargs)
 
         def run() -> tuple[Any, list[Any], list[Equation], list[Any]]:
-            """The value of f, the nodes of its leaves, the stretch of tape, and the nodes from before that it stands on."""
+            """The value of f, the nodes of its leaves, the stretch of tape, and the earlier nodes that it stands on."""
             mark = tick()
             with enable_recording():
                 out = trees.map(lambda x: x if isinstance(x, Tensor) else Tensor(x), f(*args, **kwargs))
@@ -43,7 +43,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             return value
 
         def pulled(xp: Any, cotangents: Any, _: Any) -> list[Any]:
-            again, nodes, tape, _ = run()
+            _, nodes, tape, _ = run()
             found: dict[Any, Any] = {}
             for n, g in zip(nodes, cotangents, strict=True):
                 if n is not None:
@@ -52,7 +52,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             return [found.get(n) for n in outer]
 
         def pushed(xp: Any, tangents: Any, _: Any) -> list[Any]:
-            again, nodes, tape, _ = run()
+            _, nodes, tape, _ = run()
             found = {n: t for n, t in zip(outer, tangents, strict=True) if t is not None}
             push(tape, found, xp is TENSORS)
             return [found.get(n) for n in nodes]

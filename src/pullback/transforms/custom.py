@@ -26,10 +26,10 @@ def custom_rule(
 
     Args:
         f: A function of tensors to a tensor or a tuple of tensors. What it does inside is not recorded.
-        vjp: `vjp(cotangent, out, *primals)`, a tuple of one cotangent (or None for zero) per primal. `cotangent` and `out`
-            are tensors, or tuples of tensors if f gives a tuple.
-        jvp: `jvp(tangents, out, *primals)`, the tangent of `out`; `tangents` holds one tensor per primal. Without it the
-            VJP is transposed; without `vjp` the reverse mode raises RuleError.
+        vjp: `vjp(cotangent, out, *primals)`, a tuple of one cotangent (or None for zero) per primal. `cotangent` and
+            `out` are tensors, or tuples of tensors if f gives a tuple.
+        jvp: `jvp(tangents, out, *primals)`, the tangent of `out`; `tangents` holds one tensor per primal. Without it
+            the VJP is transposed; without `vjp` the reverse mode raises RuleError.
         example: Primals at which both rules are compared now. Without it they are compared at the first call.
 
     Both rules are written with ops of pullback, so that higher derivatives follow from them. When both are given, they
@@ -133,8 +133,10 @@ def _compare(name: str, f: Any, vjp: Any, jvp: Any, primals: Sequence[Tensor]) -
     with no_grad():
         out = f(*primals)
         leaves, spec = trees.flatten(out)
-        draw = lambda x: Tensor(asarray(rng.standard_normal(x.shape), dtype=x.dtype, device=x.device).data)  # noqa: E731
-        u, t = [draw(x) for x in leaves], [draw(x) for x in primals]
+        u, t = (
+            [asarray(rng.standard_normal(x.shape), dtype=x.dtype, device=x.device) for x in xs]
+            for xs in (leaves, primals)
+        )
         rules = _Rules(name, vjp, jvp, primals, spec)
         pushed = rules.push(None, [x.data for x in t], [x.data for x in leaves])
         pulled = rules.pull(None, [x.data for x in u], [x.data for x in leaves])

@@ -18,8 +18,8 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     """The value of `f` and its pushforward, the Jacobian-vector product, at one point.
 
     Returns:
-        (out, push). `push(*tangents)` takes one tree like each primal and gives a tree like `out`, and may be called any
-        number of times: f itself ran once.
+        (out, push). `push(*tangents)` takes one tree like each primal and gives a tree like `out`, and may be called
+        any number of times: f itself ran once.
 
     Raises:
         DtypeError: a primal does not hold floating-point numbers. ShapeError: a tangent does not fit its primal.
@@ -70,8 +70,8 @@ def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     """A function that gives the Hessian of `f` (to one number) with respect to one argument.
 
     Returns:
-        For an argument of shape s, a tensor of shape (*s, *s); for a tree, a tree of trees of such blocks, the outer one
-        for the row. One push of the gradient per number of the argument.
+        For an argument of shape s, a tensor of shape (*s, *s); for a tree, a tree of trees of such blocks, the outer
+        one for the row. One push of the gradient per number of the argument.
     """
 
     def second_derivative(*args: Any, **kwargs: Any) -> Any:

@@ -28,10 +28,10 @@ def record_function(name: str, nodes: Sequence[Any], out: Any, vjp: Rule | None,
     """`out`, a tree of constant tensors, as the value of one equation whose inputs are `nodes`.
 
     Args:
-        vjp: A rule `(xp, g, ...)` from the tuple of cotangents of the leaves of `out` to a sequence of one cotangent (or
-            None) per node. None: the reverse mode refuses with a RuleError.
-        jvp: A rule `(xp, t, ...)` from the sequence of one tangent (or None) per node to the tangents of the leaves. None:
-            `vjp` is transposed. Both rules may name `out`, the tuple of values.
+        vjp: A rule `(xp, g, ...)` from the tuple of cotangents of the leaves of `out` to a sequence of one cotangent
+            (or None) per node. None: the reverse mode refuses with a RuleError.
+        jvp: A rule `(xp, t, ...)` from the sequence of one tangent (or None) per node to the tangents of the leaves.
+            None: `vjp` is transposed. Both rules may name `out`, the tuple of values.
     """
     leaves, spec = trees.flatten(out)
     values = tuple(x.data for x in leaves)

@@ -20,8 +20,8 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
         primals: Its arguments: trees of floating-point tensors, arrays or numbers.
 
     Returns:
-        (out, pull). `pull(cotangent)` takes a tree like `out` and gives a tuple of trees like `primals`. It may be called
-        any number of times, and its results are differentiable in turn. No Jacobian is formed.
+        (out, pull). `pull(cotangent)` takes a tree like `out` and gives a tuple of trees like `primals`. It may be
+        called any number of times, and its results are differentiable in turn. No Jacobian is formed.
 
     Raises:
         DtypeError: a primal does not hold floating-point numbers. ShapeError: a cotangent does not fit the value.

@@ -28,7 +28,8 @@ class Trace:
         chosen = range(len(primals)) if argnums is None else argnums
         self.mark = tick()
         self.name = name
-        self.specs, self.heads = [], []  # type: ignore[var-annotated]
+        self.specs: list[Any] = []
+        self.heads: list[list[Tensor]] = []
         arguments = list(primals)
         for number in chosen:
             leaves, spec = trees.flatten(primals[number])
@@ -45,7 +46,8 @@ class Trace:
         x = leaf if isinstance(leaf, Tensor) else asarray(leaf)
         if not is_floating(x.dtype):
             raise DtypeError(
-                f"{self.name}: argument {number} holds {x.dtype}; derivatives are taken with respect to floating-point numbers"
+                f"{self.name}: argument {number} holds {x.dtype}; "
+                "derivatives are taken with respect to floating-point numbers"
             )
         return Tensor(x.data, equation(HEAD, (x.node,), (), None))
 
