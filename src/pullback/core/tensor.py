@@ -11,6 +11,7 @@ from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, is
 from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError, TapeError
 from ..shapes import Shape
 from .op import ARRAYS, TENSORS
+from .operators import Operators
 from .tape import Leaf, commit, mutate, pull, recording, tape_of
 
 __all__ = ["Tensor", "TensorLike", "as_array", "asarray", "new_tensor", "tensor"]
@@ -20,7 +21,7 @@ WEAK = {float, int, bool}
 _Index = int | slice | EllipsisType | None | tuple[Any, ...] | list[Any] | Any
 
 
-class Tensor:
+class Tensor(Operators):
     """An array and its place on the tape: `node` is None (a constant), a Leaf, or the Equation that made it.
 
     Tensors are values: an op never changes its inputs, and `x[index]` is a value, not a view. They mix with Python
@@ -308,116 +309,6 @@ class Tensor:
     def reshape(self, *shape: Any) -> "Tensor":
         """As `pb.reshape`; the lengths may also stand as separate arguments."""
         return TENSORS.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
-
-    # --- operators ---
-
-    def __add__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.add(self, other)
-
-    def __radd__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.add(other, self)
-
-    def __sub__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.subtract(self, other)
-
-    def __rsub__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.subtract(other, self)
-
-    def __mul__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.multiply(self, other)
-
-    def __rmul__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.multiply(other, self)
-
-    def __truediv__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.divide(self, other)
-
-    def __rtruediv__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.divide(other, self)
-
-    def __floordiv__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.floor_divide(self, other)
-
-    def __rfloordiv__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.floor_divide(other, self)
-
-    def __mod__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.remainder(self, other)
-
-    def __rmod__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.remainder(other, self)
-
-    def __pow__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.pow(self, other)
-
-    def __rpow__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.pow(other, self)
-
-    def __matmul__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.matmul(self, other)
-
-    def __rmatmul__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.matmul(other, self)
-
-    def __neg__(self) -> "Tensor":
-        return TENSORS.negative(self)
-
-    def __pos__(self) -> "Tensor":
-        return TENSORS.positive(self)
-
-    def __abs__(self) -> "Tensor":
-        return TENSORS.abs(self)
-
-    def __invert__(self) -> "Tensor":
-        return TENSORS.bitwise_invert(self)
-
-    def __and__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_and(self, other)
-
-    def __rand__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_and(other, self)
-
-    def __or__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_or(self, other)
-
-    def __ror__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_or(other, self)
-
-    def __xor__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_xor(self, other)
-
-    def __rxor__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_xor(other, self)
-
-    def __lshift__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_left_shift(self, other)
-
-    def __rlshift__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_left_shift(other, self)
-
-    def __rshift__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_right_shift(self, other)
-
-    def __rrshift__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.bitwise_right_shift(other, self)
-
-    def __eq__(self, other: TensorLike) -> "Tensor":  # type: ignore[override]
-        return TENSORS.equal(self, other)
-
-    def __ne__(self, other: TensorLike) -> "Tensor":  # type: ignore[override]
-        return TENSORS.not_equal(self, other)
-
-    def __lt__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.less(self, other)
-
-    def __le__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.less_equal(self, other)
-
-    def __gt__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.greater(self, other)
-
-    def __ge__(self, other: TensorLike) -> "Tensor":
-        return TENSORS.greater_equal(self, other)
 
 
 class At:
