@@ -11,6 +11,7 @@ class Operators:
     """Python's operators as ops; the other operand may be a Tensor, an array of the same device, or a number."""
 
     __slots__ = ()
+    __hash__ = object.__hash__  # by identity, since == is elementwise
 
     def __add__(self, other: Any) -> Self:
         return TENSORS.add(self, other)

@@ -86,8 +86,6 @@ class Tensor(Operators):
     def __iter__(self) -> Iterator["Tensor"]:
         return (self[i] for i in range(len(self)))
 
-    __hash__ = object.__hash__
-
     # --- leaving the tape ---
 
     def detach(self) -> "Tensor":
