@@ -1,6 +1,7 @@
 """Second floor: the doors, what runs on every call of an op: unwrap, run the body, write one line on the tape.
 
-Three forms, because this is the hot path: a general door costs a microsecond more than one made for the arity.
+Several forms, because this is the hot path: the general door costs a few microseconds more than those made for one or
+two arrays.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from ..errors import (
     ShapeError,
 )
 from .op import MISSING, Op
-from .tape import Equation, equation, part_tensors, recording, tick
+from .tape import Equation, part_tensors, recording, tick
 from .tensor import WEAK, Tensor, as_array, new_tensor
 
 __all__ = ["door"]
@@ -30,9 +31,13 @@ new = object.__new__
 
 def door(op: Op) -> Callable[..., Any]:
     """The public call of `op`, by the fastest door that its form allows."""
-    special = op.params or op.extras or op.outputs or op.kept or op.sequence
+    if op.sequence:
+        return _sequence(op)
+    if len(op.inputs) == 1 and op.arguments[0].name == op.inputs[0]:
+        return (_single if op.params or op.extras or op.outputs or op.kept or None in op.pushes else _unary)(op)
+    plain = len(op.inputs) == 2 and not (op.params or op.extras or op.outputs or op.kept)
     mixed = op.differentiable and (None in op.rules or None in op.pushes)
-    return (_general if special or mixed else {1: _unary, 2: _binary}.get(len(op.inputs), _general))(op)
+    return (_binary if plain and not mixed else _general)(op)
 
 
 def _unary(op: Op) -> Callable[..., Any]:
@@ -80,10 +85,15 @@ def _binary(op: Op) -> Callable[..., Any]:
             b, n = y.data, y.node
         else:
             b, n = operand(y), None
-        if a.__class__ is not b.__class__ or a.dtype != b.dtype:
-            (a, b), backend = together(op, (a, b), True)
-        else:
+        if a.__class__ is b.__class__ and a.__class__ not in WEAK and a.dtype == b.dtype:
             backend = BACKENDS[a.__class__]
+            fits = not broadcasts or a.shape == b.shape
+        elif (a.__class__ in WEAK) is not (b.__class__ in WEAK):
+            backend = BACKENDS[(b if a.__class__ in WEAK else a).__class__]
+            fits = True  # a Python number takes the array's dtype
+        else:
+            (a, b), backend = together(op, (a, b), True)
+            fits = False
         try:
             data = forward(backend.xp, a, b)
         except Exception as error:
@@ -96,7 +106,7 @@ def _binary(op: Op) -> Callable[..., Any]:
             out.node = e = new(Equation)
             keep = keep_y if m is None else keep_x if n is None else keep_both
             e.seq, e.op, e.parents, e.saved = tick(), op, (m, n), keep((None, a, b, data))
-            e.fit = fit_of(op, (a, b), data) if broadcasts else cast_of((a, b), data)
+            e.fit = None if fits else fit_of(op, (a, b), data)
             if on is not True:
                 on(e, data)
         return out
@@ -104,74 +114,129 @@ def _binary(op: Op) -> Callable[..., Any]:
     return call
 
 
-def _general(op: Op) -> Callable[..., Any]:
-    """The call of any op: sequences of arrays, optional arrays, parameters, several outputs."""
+def _single(op: Op) -> Callable[..., Any]:
+    """The call of an op of one array, with parameters: they are bound only when the tape asks for them."""
+    forward = op.forward
     bind = _binder(op)
-    order = [a.name for a in op.arguments]
-    forward, name_of_sequence = op.forward, op.sequence
-    keepers: dict[tuple[bool, ...], Any] = {}
-    variadic = any(a.kind is Parameter.VAR_POSITIONAL for a in op.arguments)
-    promotes = op.kind == "elementwise" or bool(op.sequence)
+    record = _recorder(op)
+    recorded = op.differentiable
+    needs_params = any(name in op.saves for name in op.params)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = bind(args, kwargs)
-        inputs = given[name_of_sequence] if name_of_sequence else [given[name] for name in op.inputs]
-        raw = [x.data if x.__class__ is Tensor else operand(x) for x in _listed(op, inputs)]
-        nodes = tuple(x.node if x.__class__ is Tensor else None for x in inputs)
-        arrays, backend = together(op, raw, promotes)
-        given.update({name_of_sequence: arrays} if name_of_sequence else zip(op.inputs, arrays, strict=True))
+        if not args:
+            args, kwargs = tuple(bind(args, kwargs)), {}
+        x = args[0]
+        if x.__class__ is Tensor:
+            array, node = x.data, x.node
+        else:
+            array, node = as_array(x), None
         try:
-            if variadic:
-                plain = [given[n] for n in order if n != name_of_sequence]
-                value = forward(backend.xp, *plain, *arrays)
-            else:
-                value = forward(backend.xp, *[given[n] for n in order])
+            value = forward(BACKENDS[array.__class__].xp, array, *args[1:], **kwargs)
         except Exception as error:
-            raise explained(op, arrays, error) from error
-        data, side = value if op.kept else (value, None)
-        if not op.sequence:
-            nodes = tuple(n if rule else None for n, rule in zip(nodes, op.rules, strict=True))
-        tracked = tuple(n is not None for n in nodes)
-        if not op.differentiable or True not in tracked or not (on := recording()):
-            return tuple(new_tensor(d, None) for d in data) if op.outputs else new_tensor(data, None)
-        if op.sequence:
-            tracked = (True,)
-        keep = keepers.get(tracked) or keepers.setdefault(tracked, op.keeper(tracked))
-        values = [None, *([arrays] if op.sequence else arrays), data, *(given[p] for p in op.params), side]
-        values.append(getattr(data, "shape", None))
-        if op.extras:
-            values += _extras(op, arrays)
-        e = equation(op, nodes, keep(tuple(values)), fit_of(op, arrays, data, always=True))
-        if on is not True:
-            on(e, data)
-        return part_tensors(data, e) if op.outputs else new_tensor(data, e)
+            bind(args, kwargs)  # a wrong call is told as such
+            raise explained(op, (array,), error) from error
+        if node is None or not recorded or not (on := recording()):
+            return _constant(op, value)
+        return record(on, (node,), (array,), value, bind(args, kwargs)[1:] if needs_params else ())
 
     return call
 
 
-def _extras(op: Op, arrays: Sequence[Any]) -> list[Any]:
-    if op.sequence:
-        return [tuple(a.shape for a in arrays), tuple(a.dtype for a in arrays)]
-    return [getattr(a, what, None) for a in arrays for what in ("shape", "dtype")]
+def _general(op: Op) -> Callable[..., Any]:
+    """The call of an op of a fixed number of arrays (some may be None), with parameters and any number of outputs."""
+    bind = _binder(op)
+    run = _runner(op)
+    record = _recorder(op)
+    names = [a.name for a in op.arguments]
+    places = [names.index(name) for name in op.inputs]
+    params = [names.index(name) for name in op.params]
+    live = [rule is not None for rule in op.rules]
+    alone = len(places) == 1
+    promotes = op.kind == "elementwise"
+    recorded = op.differentiable
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = bind(args, kwargs)
+        nodes: list[Any] = []
+        arrays: Any = []
+        for place in places:
+            x = given[place]
+            if x.__class__ is Tensor:
+                arrays.append(x.data)
+                nodes.append(x.node)
+            else:
+                arrays.append(operand(x))
+                nodes.append(None)
+        if alone and arrays[0].__class__ not in WEAK:
+            backend = BACKENDS[arrays[0].__class__]
+        else:
+            arrays, backend = together(op, arrays, promotes)
+        for place, array in zip(places, arrays, strict=True):
+            given[place] = array
+        try:
+            value = run(backend.xp, given)
+        except Exception as error:
+            raise explained(op, arrays, error) from error
+        if recorded and any(nodes) and (on := recording()):
+            nodes = [n if has_rule else None for n, has_rule in zip(nodes, live, strict=True)]
+            if any(nodes):
+                return record(on, tuple(nodes), tuple(arrays), value, [given[place] for place in params])
+        return _constant(op, value)
+
+    return call
 
 
-def _binder(op: Op) -> Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]:
-    """A light `Signature.bind` with defaults (a sixth of its time)."""
-    positional = [a.name for a in op.arguments if a.kind not in (Parameter.KEYWORD_ONLY, Parameter.VAR_POSITIONAL)]
-    rest = next((a.name for a in op.arguments if a.kind is Parameter.VAR_POSITIONAL), None)
-    defaults = {a.name: a.default for a in op.arguments if a.name != rest}
-    size = len(positional)
+def _sequence(op: Op) -> Callable[..., Any]:
+    """The call of an op of a sequence of arrays, given as one list or as the last arguments."""
+    bind = _binder(op)
+    run = _runner(op)
+    record = _recorder(op)
+    names = [a.name for a in op.arguments]
+    place = names.index(op.inputs[0])
+    params = [names.index(name) for name in op.params]
 
-    def bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        given = defaults | dict(zip(positional, args, strict=False)) | kwargs
-        if rest is not None:
-            given[rest] = args[size:]
-        elif len(args) > size:
-            raise ArgumentError(f"{op.name}: takes at most {size} positional arguments ({', '.join(positional)})")
-        if len(given) > len(op.arguments):
-            unknown = ", ".join(sorted(kwargs.keys() - defaults.keys()))
-            raise ArgumentError(f"{op.name}: no argument is called {unknown}; it has {', '.join(defaults)}")
-        for name, value in given.items():
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = bind(args, kwargs)
+        inputs = given[place]
+        if not isinstance(inputs, list | tuple) or not inputs:
+            raise ArgumentError(f"{op.name}: {names[place]} is a non-empty list or tuple of arrays; got {inputs!r}")
+        nodes = tuple(x.node if x.__class__ is Tensor else None for x in inputs)
+        raw = [x.data if x.__class__ is Tensor else operand(x) for x in inputs]
+        arrays, backend = together(op, raw, promotes=True)
+        given[place] = arrays
+        try:
+            value = run(backend.xp, given)
+        except Exception as error:
+            raise explained(op, arrays, error) from error
+        if op.differentiable and any(nodes) and (on := recording()):
+            return record(on, nodes, tuple(arrays), value, [given[place] for place in params])
+        return _constant(op, value)
+
+    return call
+
+
+def _binder(op: Op) -> Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]:
+    """A light `Signature.bind` with defaults: all arguments in the order of the signature, the rest as one tuple."""
+    size = sum(a.kind not in (Parameter.KEYWORD_ONLY, Parameter.VAR_POSITIONAL) for a in op.arguments)
+    has_rest = any(a.kind is Parameter.VAR_POSITIONAL for a in op.arguments)
+    place = {a.name: i for i, a in enumerate(op.arguments)}
+    defaults = [a.default for a in op.arguments]
+    required = sum(a.default is MISSING for a in op.arguments)
+
+    def bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        count = len(args)
+        if required <= count <= size and not kwargs and not has_rest:
+            return [*args, *defaults[count:]]
+        given = [*args[:size], *defaults[min(count, size) :]]
+        if has_rest:
+            given[size] = args[size:]
+        elif count > size:
+            raise ArgumentError(f"{op.name}: takes at most {size} positional arguments: {', '.join(place)}")
+        for name, value in kwargs.items():
+            if name not in place:
+                raise ArgumentError(f"{op.name}: no argument is called {name}; it has {', '.join(place)}")
+            given[place[name]] = value
+        for name, value in zip(place, given, strict=True):
             if value is MISSING:
                 raise ArgumentError(f"{op.name}: argument {name} is missing")
         return given
@@ -179,10 +244,55 @@ def _binder(op: Op) -> Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any
     return bind
 
 
-def _listed(op: Op, inputs: Any) -> Sequence[Any]:
-    if op.sequence and (not isinstance(inputs, list | tuple) or not inputs):
-        raise ArgumentError(f"{op.name}: {op.sequence} is a non-empty list or tuple of arrays; got {inputs!r}")
-    return list(inputs)
+def _runner(op: Op) -> Callable[[Any, list[Any]], Any]:
+    """The body as a function of the namespace and all arguments in order."""
+    forward = op.forward
+    rest = [i for i, a in enumerate(op.arguments) if a.kind is Parameter.VAR_POSITIONAL]
+    named = [a.name for a in op.arguments if a.kind is Parameter.KEYWORD_ONLY]
+    size = len(op.arguments) - len(named)
+    if rest:
+        return lambda xp, given: forward(
+            xp, *given[: rest[0]], *given[rest[0]], **dict(zip(named, given[size:], strict=True))
+        )
+    if named:
+        return lambda xp, given: forward(xp, *given[:size], **dict(zip(named, given[size:], strict=True)))
+    return lambda xp, given: forward(xp, *given)
+
+
+def _recorder(op: Op) -> Callable[..., Any]:
+    """What writes a call of `op` on the tape and wraps its value."""
+    keepers: dict[tuple[bool, ...], Any] = {}
+    always = None in op.pushes
+
+    def record(on: Any, nodes: tuple[Any, ...], arrays: tuple[Any, ...], value: Any, params: Sequence[Any]) -> Any:
+        data, side = value if op.kept else (value, None)
+        tracked = (True,) if op.sequence else tuple([n is not None for n in nodes])
+        keep = keepers.get(tracked)
+        if keep is None:
+            keep = keepers[tracked] = op.keeper(tracked)
+        if not op.extras:
+            values: tuple[Any, ...] = (None, *arrays, data)
+        elif op.sequence:
+            values = (None, arrays, data, *params, side, getattr(data, "shape", None))
+            values += (tuple(a.shape for a in arrays), tuple(a.dtype for a in arrays))
+        else:
+            values = (None, *arrays, data, *params, side, getattr(data, "shape", None))
+            for a in arrays:
+                values += (getattr(a, "shape", None), getattr(a, "dtype", None))
+        e = new(Equation)
+        e.seq, e.op, e.parents, e.saved = tick(), op, nodes, keep(values)
+        e.fit = fit_of(op, arrays, data, always)
+        if on is not True:
+            on(e, data)
+        return part_tensors(data, e) if op.outputs else new_tensor(data, e)
+
+    return record
+
+
+def _constant(op: Op, value: Any) -> Any:
+    """The value of a call that is not recorded."""
+    data = value[0] if op.kept else value
+    return tuple(new_tensor(d, None) for d in data) if op.outputs else new_tensor(data, None)
 
 
 def operand(x: Any) -> Any:
@@ -224,29 +334,22 @@ def _is_condition(op: Op, position: int) -> bool:
 
 
 def fit_of(op: Op, arrays: Sequence[Any], data: Any, always: bool = False) -> Any:
-    """What each cotangent must be brought back to (None where it comes right), and the output's shape and dtype."""
+    """What each cotangent must be brought back to (None where it comes right), and the output's shape and dtype.
+
+    None altogether when every cotangent comes right, unless `always` asks for the output's.
+    """
     if op.outputs:
         return *(None for _ in arrays), tuple((d.shape, d.dtype) for d in data)
     shape, dtype = data.shape, data.dtype
+    broadcasts = op.kind == "elementwise"
     specs: list[Any] = []
     for a in arrays:
-        if a is None or a.__class__ in WEAK:
+        if a is None or a.__class__ in WEAK or (a.dtype == dtype and not (broadcasts and a.shape != shape)):
             specs.append(None)
-        elif op.kind == "elementwise" and (a.shape != shape or a.dtype != dtype):
-            specs.append((a.shape, a.dtype))
         else:
-            specs.append(None if a.dtype == dtype else (a.shape, a.dtype))
-    if not always and specs[0] is None and specs[1] is None:
-        return None
-    return *specs, (shape, dtype)
-
-
-def cast_of(arrays: Sequence[Any], data: Any) -> Any:
-    """`fit_of` for two arrays that are not broadcast: only a dtype can differ."""
-    dtype = data.dtype
-    if arrays[0].dtype is dtype and arrays[1].dtype is dtype:
-        return None
-    return *((a.shape, a.dtype) for a in arrays), (data.shape, dtype)
+            specs.append((a.shape, a.dtype))
+            always = True
+    return (*specs, (shape, dtype)) if always else None
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """One run of a function under a fresh stretch of tape, from which both walks start."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from .. import trees
@@ -78,8 +79,7 @@ class Trace:
                 g = g if higher else g.data
                 found[x.node] = found[x.node] + g if x.node in found else g
         if found:
-            backend = BACKENDS[self.flat_heads[0].data.__class__]
-            with backend.quiet():
+            with self._quiet():
                 pull(self.tape, found, higher, self.wanted, free and not higher)
         return [self._result(found.get(end), head) for end, head in zip(self.ends, self.flat_heads, strict=True)]
 
@@ -87,10 +87,12 @@ class Trace:
         """Tangents of the outputs for tangents of the heads."""
         higher = recording() and (self.joined or any(t.node is not None for t in tangents))
         found = {end: t if higher else t.data for end, t in zip(self.ends, tangents, strict=True)}
-        backend = BACKENDS[self.flat_heads[0].data.__class__]
-        with backend.quiet():
+        with self._quiet():
             push(self.tape, found, higher)
-        return [self._result(found.get(x.node), x) if x is not None else Tensor(0.0) for x in self.outputs]
+        return [self._result(found.get(x.node), x) if x is not None else asarray(0.0) for x in self.outputs]
+
+    def _quiet(self) -> AbstractContextManager[Any]:
+        return BACKENDS[self.flat_heads[0].data.__class__].quiet() if self.flat_heads else nullcontext()
 
     @staticmethod
     def _result(value: Any, like: Tensor) -> Tensor:
