@@ -35,7 +35,8 @@ def door(op: Op) -> Callable[..., Any]:
         return _sequence(op)
     if len(op.inputs) == 1 and op.arguments[0].name == op.inputs[0]:
         return (_single if op.params or op.extras or op.outputs or op.kept or None in op.pushes else _unary)(op)
-    plain = len(op.inputs) == 2 and not (op.params or op.extras or op.outputs or op.kept)
+    shapes = op.extras and op.kind == "elementwise"  # a Python number has no shape
+    plain = len(op.inputs) == 2 and not (op.params or shapes or op.outputs or op.kept)
     mixed = op.differentiable and (None in op.rules or None in op.pushes)
     return (_binary if plain and not mixed else _general)(op)
 
@@ -75,6 +76,7 @@ def _binary(op: Op) -> Callable[..., Any]:
     keep_x, keep_y, keep_both = op.keeper([True, False]), op.keeper([False, True]), op.keeper([True, True])
     recorded = op.differentiable
     broadcasts = op.kind == "elementwise"
+    extras = op.extras
 
     def call(x: Any, y: Any) -> Any:
         if x.__class__ is Tensor:
@@ -105,7 +107,10 @@ def _binary(op: Op) -> Callable[..., Any]:
         else:
             out.node = e = new(Equation)
             keep = keep_y if m is None else keep_x if n is None else keep_both
-            e.seq, e.op, e.parents, e.saved = tick(), op, (m, n), keep((None, a, b, data))
+            values = (None, a, b, data)
+            if extras:
+                values += (None, data.shape, a.shape, a.dtype, b.shape, b.dtype)  # type: ignore[assignment]
+            e.seq, e.op, e.parents, e.saved = tick(), op, (m, n), keep(values)
             e.fit = None if fits else fit_of(op, (a, b), data)
             if on is not True:
                 on(e, data)
