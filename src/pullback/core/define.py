@@ -64,6 +64,7 @@ def op(
     kept: str | None = None,
     view: bool = False,
     standard: bool = True,
+    promotes: bool = False,
 ) -> Callable[[Body[P]], Callable[P, Tensor]]: ...
 @overload
 def op(
@@ -74,6 +75,7 @@ def op(
     kept: str | None = None,
     view: bool = False,
     standard: bool = True,
+    promotes: bool = False,
 ) -> Callable[[Body[P]], Callable[P, tuple[Tensor, ...]]]: ...
 def op(
     *rules: Rule | None,
@@ -83,6 +85,7 @@ def op(
     kept: str | None = None,
     view: bool = False,
     standard: bool = True,
+    promotes: bool = False,
 ) -> Any:
     """Define an op from its body and its rules.
 
@@ -96,6 +99,7 @@ def op(
         kept: The name of an op of the first input whose value the body has anyway: the body returns (out, kept).
         view: Whether the output may share the buffer of an input.
         standard: False when the body needs more than the array API standard.
+        promotes: Whether integers beside floating-point inputs take their dtype, as in elementwise ops.
     """
 
     def decorate(forward: Any) -> Any:
@@ -105,6 +109,7 @@ def op(
         made = Op(
             forward, "op", rules, pushes,
             outputs=outputs or (), kept=kept, is_view=view, standard=standard, samples=samples,
+            promotes=promotes,
         )  # fmt: skip
         return _publish(made, door(made))
 

@@ -157,7 +157,7 @@ def _general(op: Op) -> Callable[..., Any]:
     params = [names.index(name) for name in op.params]
     live = [rule is not None for rule in op.rules]
     alone = len(places) == 1
-    promotes = op.kind == "elementwise"
+    promotes = op.promotes
     recorded = op.differentiable
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -64,6 +64,7 @@ class Op:
         kept: The op of the first input that the body computes anyway; the body then returns (out, kept).
         is_view: Whether the output may share the buffer of an input.
         standard: Whether the body needs only the array API standard.
+        promotes: Whether integers beside floating-point inputs take their dtype.
         samples: A generator of `Sample`s from a `numpy.random.Generator`.
         call: The public function.
     """
@@ -80,9 +81,11 @@ class Op:
         is_view: bool = False,
         standard: bool = True,
         samples: Callable[[Any], Any] | None = None,
+        promotes: bool = False,
     ) -> None:
         self.name, self.forward, self.kind = forward.__name__, forward, kind
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
+        self.promotes = promotes or kind == "elementwise"
         self.call: Callable[..., Any] = forward
         arguments = list(signature(forward).parameters.values())[1:]
         self.arguments = arguments

@@ -302,8 +302,10 @@ def equation(op: Op, parents: tuple[Any, ...], saved: tuple[Any, ...], fit: Any)
 
 
 def _kept_equation(e: Equation, value: Any) -> Equation:
+    """The line of the op that the value of a body's second part is of, with that op's default parameters."""
     op = OPS[e.op.kept]  # type: ignore[index]
-    saved = tuple(value if name == "out" else None for name in op.saves)
+    known = {a.name: a.default for a in op.arguments} | {"out": value, "out_shape": value.shape}
+    saved = tuple(known.get(name) for name in op.saves)
     return equation(op, e.parents[:1], saved, (None, (value.shape, value.dtype)))
 
 
