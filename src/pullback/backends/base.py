@@ -57,3 +57,44 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
+
+    # --- optimizers' updates, in place on flat arrays of one length and one floating-point dtype ---
+    # A backend may bring a fused kernel that does the same.
+
+    def update_sgd(
+        self, p: Any, g: Any, velocity: Any, *,
+        rate: float, momentum: float, dampening: float, nesterov: bool, decay: float,
+    ) -> None:  # fmt: skip
+        """One step of gradient descent, with momentum where `velocity` is not None; `g` is only read.
+
+        With `g = g + decay p`:
+
+            velocity = momentum velocity + (1 - dampening) g
+            p = p - rate (g + momentum velocity if nesterov, else velocity; g without momentum)
+        """
+        if decay:
+            g = g + decay * p
+        if velocity is not None:
+            velocity *= momentum
+            velocity += (1.0 - dampening) * g
+            g = g + momentum * velocity if nesterov else velocity
+        p -= rate * g
+
+    def update_adam(
+        self, p: Any, g: Any, m: Any, v: Any, *,
+        rate: float, betas: tuple[float, float], eps: float, decay: float, shrink: float,
+    ) -> None:  # fmt: skip
+        """One step of Adam, with the constant factors of its averages left to `rate` and `eps`; `g` is only read.
+
+        With `g = g + decay p`:
+
+            m = beta1 m + g;   v = beta2 v + g^2;   p = shrink p - rate m / (sqrt(v) + eps)
+        """
+        if decay:
+            g = g + decay * p
+        m *= betas[0]
+        m += g
+        v *= betas[1]
+        v += g * g
+        p *= shrink
+        p -= rate * m / (self.xp.sqrt(v) + eps)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import DeviceError
 from .base import Backend, Namespace
+from .numpy_updates import update_adam, update_sgd
 
 __all__ = ["NumpyBackend"]
 
@@ -56,6 +57,8 @@ class NumpyBackend(Backend):
 
     name = "cpu"
     array_types = (np.ndarray, np.generic)
+    update_sgd = staticmethod(update_sgd)
+    update_adam = staticmethod(update_adam)
 
     def __init__(self) -> None:
         extras: dict[str, Any] = {"sum": _sum, "max": _max, "min": _min, "erf": _erf, "erfc": _erfc}
