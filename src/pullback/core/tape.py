@@ -262,16 +262,30 @@ def fit_to(ops: Any, x: Any, spec: tuple[Any, Any]) -> Any:
     return x if x.dtype == dtype else ops.astype(x, dtype)
 
 
+def _readers(leaf: Leaf) -> int:
+    return getrefcount(leaf.grad)
+
+
+_unread = Leaf()
+_unread.grad = object()
+_UNREAD = _readers(_unread)  # "only the leaf holds it"
+
+
 def commit(found: dict[Any, Any]) -> None:
-    """Add the cotangents found for leaves to their `.grad`, in one go after a walk that succeeded."""
+    """Add the cotangents found for leaves to their `.grad`, in one go after a walk that succeeded.
+
+    It is added in place, unless someone has read the gradient and still holds it: what was read keeps its numbers.
+    """
     for leaf in list(found):
         if leaf.__class__ is not Leaf:
             continue
         if leaf.stale:
             leaf.grad = found.pop(leaf) if alone(found, leaf) else found.pop(leaf) + 0
             leaf.stale = False
-        else:
+        elif _readers(leaf) == _UNREAD:
             leaf.grad += found.pop(leaf)
+        else:
+            leaf.grad = leaf.grad + found.pop(leaf)
 
 
 # --- lift: saved arrays as Tensors again ------------------------------------------------------------------------------
