@@ -1,6 +1,9 @@
 """Third floor: every op, each in one block."""
 
+from .contraction import *
+from .decompositions import *
 from .elementwise import *
-from .linalg import *
+from .products import *
 from .reductions import *
 from .shaping import *
+from .solving import *
