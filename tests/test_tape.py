@@ -209,7 +209,9 @@ def test_backward_on_a_leaf_itself():
     assert x.grad.item() == 3.0
 
 
-@pytest.mark.parametrize(("x_dtype", "w_dtype"), [("float32", "float64"), ("float64", "float32"), ("float16", "float32")])
+@pytest.mark.parametrize(
+    ("x_dtype", "w_dtype"), [("float32", "float64"), ("float64", "float32"), ("float16", "float32")]
+)
 @pytest.mark.parametrize("f", [lambda x, w: x * w, lambda x, w: w + x, lambda x, w: x @ w.mT, lambda x, w: x / w])
 def test_a_gradient_has_the_dtype_of_its_primal(f, x_dtype, w_dtype):
     x, w = leaf([[1.0, 2.0]], x_dtype), leaf([[3.0, 4.0]], w_dtype)
@@ -473,7 +475,9 @@ def test_multiply_keeps_what_the_tracked_sides_rule_names():
     assert len(kept_arrays(both)) == 2
 
 
-@pytest.mark.parametrize("f", [lambda x: x + np.ones(2), lambda x: 1.0 - x, lambda x: -x, pb.sum, lambda x: pb.reshape(x, (2, 1))])
+@pytest.mark.parametrize(
+    "f", [lambda x: x + np.ones(2), lambda x: 1.0 - x, lambda x: -x, pb.sum, lambda x: pb.reshape(x, (2, 1))]
+)
 def test_linear_ops_keep_no_array(f):
     assert kept_arrays(f(leaf([1.0, 2.0]))) == []
 

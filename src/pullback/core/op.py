@@ -61,7 +61,8 @@ class Op:
         rules: One VJP rule per input; None where an input has no derivative.
         pushes: One JVP rule per input; None where the JVP is the transposed VJP.
         outputs: Names of the outputs where there are several.
-        kept: The op of the first input that the body computes anyway; the body then returns (out, kept).
+        kept: The op of the first input, by name, that the body computes anyway; the body then returns (out, kept), where
+            `kept` is that op's value, a tuple if it has several outputs. Parameters of the same name are the same.
         is_view: Whether the output may share the buffer of an input.
         standard: Whether the body needs only the array API standard.
         promotes: Whether integers beside floating-point inputs take their dtype.
@@ -126,10 +127,6 @@ class Op:
         if not picks:
             return lambda values: ()
         return itemgetter(*picks, *([0] if len(picks) == 1 else []))
-
-    def keeps(self, position: int) -> bool:
-        """Whether any rule names the value of the input at `position`."""
-        return self.inputs[min(position, len(self.inputs) - 1)] in self.saves
 
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join((*self.inputs, *self.params))})>"

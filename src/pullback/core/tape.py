@@ -31,6 +31,7 @@ __all__ = [
     "recording",
     "tape_of",
     "tick",
+    "unread",
 ]
 
 tick: Callable[[], int] = count(1).__next__  # one clock for equations, leaves and mutations
@@ -105,7 +106,6 @@ class Equation:
     """
 
     __slots__ = ("fit", "op", "parents", "saved", "seq")
-    mutated = 0
 
     seq: int
     op: Op
@@ -158,17 +158,39 @@ def mutate(leaf: Leaf) -> None:
 
 
 def refuse_mutated(tape: Sequence[Equation]) -> None:
-    """Raise MutationError if a value that `tape` still needs was changed in place after it was used."""
+    """Raise MutationError if a value that `tape` still needs was changed in place after it was used.
+
+    The value of a leaf is needed where an equation kept it, directly or as a view made of it.
+    """
     if not tape or _last_mutation < tape[0].seq:
         return
+    written: dict[Any, int] = {}
     for e in tape:
+        op, latest = e.op, 0
         for i, n in enumerate(e.parents):
-            if n is not None and n.mutated > e.seq and (e.op.is_view or e.op.keeps(i)):
-                name = e.op.inputs[min(i, len(e.op.inputs) - 1)]
+            if n is None:
+                continue
+            moment = written[n] if n in written else _written(n)
+            name = op.inputs[min(i, len(op.inputs) - 1)]
+            if moment > e.seq and name in op.saves and e.saved[op.saves.index(name)] is not None:
                 raise MutationError(
-                    f"{e.op.name}: its input {name} was changed in place after it was used and before its backward; "
+                    f"{op.name}: its input {name} was changed in place after it was used and before its backward; "
                     "pull first, or change a detached copy"
                 )
+            latest = max(latest, moment)
+        written[e] = latest if op.is_view else 0
+
+
+def _written(node: Any) -> int:
+    """When the buffer of `node` was last written: that of a leaf, or of the leaves that it is a view of."""
+    stack, latest = [node], 0
+    while stack:
+        n = stack.pop()
+        if n.__class__ is Leaf:
+            latest = max(latest, n.mutated)
+        elif n is not None and n.op.is_view:
+            stack.extend(n.parents or ())
+    return latest
 
 
 # --- pull: backwards with cotangents ----------------------------------------------------------------------------------
@@ -271,6 +293,11 @@ _unread.grad = object()
 _UNREAD = _readers(_unread)  # "only the leaf holds it"
 
 
+def unread(leaf: Leaf) -> bool:
+    """Whether only `leaf` holds its gradient, so that it may be changed in place: what was read keeps its numbers."""
+    return _readers(leaf) == _UNREAD
+
+
 def commit(found: dict[Any, Any]) -> None:
     """Add the cotangents found for leaves to their `.grad`, in one go after a walk that succeeded.
 
@@ -282,7 +309,7 @@ def commit(found: dict[Any, Any]) -> None:
         if leaf.stale:
             leaf.grad = found.pop(leaf) if alone(found, leaf) else found.pop(leaf) + 0
             leaf.stale = False
-        elif _readers(leaf) == _UNREAD:
+        elif unread(leaf):
             leaf.grad += found.pop(leaf)
         else:
             leaf.grad = leaf.grad + found.pop(leaf)
@@ -299,7 +326,7 @@ def lift(e: Equation) -> tuple[Any, ...]:
         if name == "out":
             value = part_tensors(value, e) if op.outputs else TENSORS.wrap(value, e)
         elif name == "kept":
-            value = TENSORS.wrap(value, _kept_equation(e, value))
+            value = _kept_tensors(e, value)
         elif name == op.sequence:
             value = tuple(TENSORS.wrap(x, n) for x, n in zip(value, e.parents, strict=True))
         elif name in op.inputs and hasattr(value, "dtype"):
@@ -315,12 +342,17 @@ def equation(op: Op, parents: tuple[Any, ...], saved: tuple[Any, ...], fit: Any)
     return e
 
 
-def _kept_equation(e: Equation, value: Any) -> Equation:
-    """The line of the op that the value of a body's second part is of, with that op's default parameters."""
+def _kept_tensors(e: Equation, value: Any) -> Any:
+    """The second part of a body's value on a line of the op that it is of.
+
+    Parameters are those of `e` of the same name that its rules name, else that op's defaults.
+    """
     op = OPS[e.op.kept]  # type: ignore[index]
-    known = {a.name: a.default for a in op.arguments} | {"out": value, "out_shape": value.shape}
-    saved = tuple(known.get(name) for name in op.saves)
-    return equation(op, e.parents[:1], saved, (None, (value.shape, value.dtype)))
+    given = {name: x for name, x in zip(e.op.saves, e.saved, strict=False) if name in e.op.params}
+    known = {a.name: a.default for a in op.arguments} | given | {"out": value, "out_shape": getattr(value, "shape", None)}
+    specs = tuple((x.shape, x.dtype) for x in value) if op.outputs else (value.shape, value.dtype)
+    line = equation(op, e.parents[:1], tuple(known.get(name) for name in op.saves), (None, specs))
+    return part_tensors(value, line) if op.outputs else TENSORS.wrap(value, line)
 
 
 # --- several outputs --------------------------------------------------------------------------------------------------
@@ -342,6 +374,7 @@ PART = Op(
     "op",
     [lambda g, index, size: Bundle(g if i == index else None for i in range(size))],
     [lambda t, index: t[index]],
+    is_view=True,
 )
 
 
@@ -374,8 +407,10 @@ def push(tape: Sequence[Equation], found: dict[Any, Any], higher: bool = False) 
                 x = transposed(e, i, t, higher)
             else:
                 x = bound(TENSORS if higher else _ops_of(t), t, i, saved)
-            total = x if total is None else total + x
-        found[e] = total if e.fit is None or op.outputs else spread(total, e.fit[-1], higher)
+            if x is not None:
+                total = x if total is None else total + x
+        if total is not None:
+            found[e] = total if e.fit is None or op.outputs else spread(total, e.fit[-1], higher)
 
 
 def _ops_of(value: Any) -> ArrayOps:

@@ -26,11 +26,14 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         if not recording():
             return f(*args, **kwargs)
 
+        # Tensors as they are now: an assignment to one of them gives its name another value.
+        given, named = trees.map(lambda x: Tensor(x.data, x.node) if isinstance(x, Tensor) else x, (args, kwargs))
+
         def run() -> tuple[Any, list[Any], list[Equation], list[Any]]:
             """The value of f, the nodes of its leaves, the stretch of tape, and the earlier nodes that it stands on."""
             mark = tick()
             with enable_recording():
-                out = trees.map(lambda x: x if isinstance(x, Tensor) else Tensor(x), f(*args, **kwargs))
+                out = trees.map(lambda x: x if isinstance(x, Tensor) else Tensor(x), f(*given, **named))
             nodes = [x.node for x in trees.flatten(out)[0]]
             tape = tape_of(nodes, since=mark)
             before = dict.fromkeys(n for e in tape for n in e.parents if n is not None and n.seq <= mark)

@@ -54,7 +54,7 @@ def custom_rule(
 
     @wraps(f)
     def ruled(*args: Any) -> Any:
-        primals = [x if isinstance(x, Tensor) else asarray(x) for x in args]
+        primals = [Tensor(x.data, x.node) if isinstance(x, Tensor) else asarray(x) for x in args]
         constants = [Tensor(x.data) for x in primals]
         if unchecked[0]:
             check(constants)

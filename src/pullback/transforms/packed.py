@@ -6,6 +6,7 @@ from typing import Any
 from .. import trees
 from ..core.op import Array, Arrays, Op, Rule
 from ..core.tape import Bundle, equation, part_tensors
+from ..errors import RuleError
 
 __all__ = ["record_function"]
 
@@ -36,17 +37,25 @@ def record_function(name: str, nodes: Sequence[Any], out: Any, vjp: Rule | None,
     leaves, spec = trees.flatten(out)
     values = tuple(x.data for x in leaves)
 
-    def body(xp: Any, bundle: Array) -> Any:
+    # Both rules read the arguments again. That they name them makes the tape refuse arguments written in place since.
+    def body(xp: Any, arguments: Array) -> Any:
         return values
 
+    def pulled(xp: Any, g: Any, arguments: Any, out: Any) -> Any:
+        if vjp is None:
+            raise RuleError(f"{name}: it has a jvp and no vjp, so it can be pushed and not pulled; give it vjp= too")
+        return _bundle(vjp(xp, g, out))
+
+    def pushed(xp: Any, t: Any, arguments: Any, out: Any) -> Any:
+        return _bundle(jvp(xp, t, out))  # type: ignore[misc]
+
     body.__name__ = name
-    op = Op(
-        body, "op",
-        [(lambda xp, g, out: Bundle(vjp(xp, g, out))) if vjp else None],
-        [(lambda xp, t, out: Bundle(jvp(xp, t, out))) if jvp else None],
-        outputs=tuple(str(i) for i in range(len(leaves))),
-    )  # fmt: skip
+    outputs = tuple(str(i) for i in range(len(leaves)))
+    op = Op(body, "op", [pulled], [pushed if jvp else None], outputs=outputs)
     gathered = equation(GATHER, tuple(nodes), (((),) * len(nodes),), None)
-    saved = (values,) if op.saves else ()
-    e = equation(op, (gathered,), saved, (None, tuple((x.shape, x.dtype) for x in values)))
+    e = equation(op, (gathered,), ((), values), (None, tuple((x.shape, x.dtype) for x in values)))
     return trees.unflatten(spec, list(part_tensors(values, e)))
+
+
+def _bundle(entries: Sequence[Any]) -> Bundle | None:
+    return Bundle(entries) if any(entry is not None for entry in entries) else None
