@@ -220,8 +220,9 @@ class Tensor(Operators):
     def assign_(self, value: TensorLike) -> "Tensor":
         """Give this tensor new numbers of the same shape and dtype, outside the tape.
 
-        A leaf is written in place, and a tape that still needs its old numbers refuses to be pulled (MutationError).
-        Any other tensor just becomes a constant with the new numbers; tapes keep the old ones.
+        A leaf is written in place: tensors that share its buffer (`w.mT`, `w[2:]`) see it, and a tape that still needs
+        its old numbers refuses to be pulled (MutationError). Any other tensor just becomes a constant with the new
+        numbers; tapes keep the old ones.
         """
         array = as_array(value, BACKENDS[self.data.__class__])
         if array.shape != self.data.shape:
