@@ -1,5 +1,7 @@
 """Third floor: every op, each in one block."""
 
+from .activations import *
+from .comparison import *
 from .contraction import *
 from .decompositions import *
 from .elementwise import *
@@ -7,3 +9,5 @@ from .products import *
 from .reductions import *
 from .shaping import *
 from .solving import *
+from .special import *
+from .transcendental import *
