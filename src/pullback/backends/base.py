@@ -51,6 +51,10 @@ class Backend:
         """The device string of `array`."""
         return self.name
 
+    def devices(self) -> dict[str, str]:
+        """The devices of this kind here: what users write, and what it is."""
+        return {self.name: self.name}
+
     def quiet(self) -> AbstractContextManager[Any]:
         """A context in which floating-point exceptions inside rules are not reported one op at a time."""
         return nullcontext()

@@ -55,6 +55,14 @@ class CupyBackend(Backend):
     def device_of(self, array: Any) -> str:
         return f"cuda:{array.device.id}"
 
+    def devices(self) -> dict[str, str]:
+        runtime, found = cupy.cuda.runtime, {}
+        for number in range(runtime.getDeviceCount()):
+            facts = runtime.getDeviceProperties(number)
+            memory = facts["totalGlobalMem"] / 2**30
+            found[f"cuda:{number}"] = f"{facts['name'].decode()}, {memory:.0f} GiB, CUDA driver {runtime.driverGetVersion()}"
+        return found
+
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
 
