@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from .doors import door
-from .op import OPS, TENSORS, Array, Arrays, Op, Rule, Sample
+from .op import OPS, Array, Arrays, Op, Rule, Sample
 from .tensor import Tensor
 
 __all__ = ["Array", "Arrays", "Sample", "all_samples", "composite", "elementwise", "op"]
@@ -123,11 +123,7 @@ def composite(
 
     def decorate(forward: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
         made = Op(forward, "composite", samples=samples, standard=standard)
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return forward(TENSORS, *args, **kwargs)
-
-        return _publish(made, call)
+        return _publish(made, door(made))
 
     return decorate
 

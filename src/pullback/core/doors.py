@@ -20,9 +20,9 @@ from ..errors import (
     PullbackError,
     ShapeError,
 )
-from .op import MISSING, Op
+from .op import MISSING, OPS, TENSORS, Op
 from .tape import Equation, part_tensors, recording, tick
-from .tensor import WEAK, Tensor, as_array, new_tensor
+from .tensor import WEAK, Tensor, as_array, asarray, new_tensor
 
 __all__ = ["door"]
 
@@ -31,6 +31,8 @@ new = object.__new__
 
 def door(op: Op) -> Callable[..., Any]:
     """The public call of `op`, by the fastest door that its form allows."""
+    if op.kind == "composite":
+        return _composite(op)
     if op.sequence:
         return _sequence(op)
     if len(op.inputs) == 1 and op.arguments[0].name == op.inputs[0]:
@@ -216,6 +218,32 @@ def _sequence(op: Op) -> Callable[..., Any]:
         if op.differentiable and any(nodes) and (on := recording()):
             return record(on, nodes, tuple(arrays), value, [given[place] for place in params])
         return _constant(op, value)
+
+    return call
+
+
+def _composite(op: Op) -> Callable[..., Any]:
+    """The call of a body over other ops: arrays and lists come in as tensors, Python numbers stay beside them."""
+    forward = op.forward
+    rest = next((i for i, a in enumerate(op.arguments) if a.kind is Parameter.VAR_POSITIONAL), len(op.arguments) - 1)
+    is_array = [a.name in op.inputs and "Arrays" not in str(a.annotation) for a in op.arguments]
+    named = {a.name for a, yes in zip(op.arguments, is_array, strict=True) if yes}
+    weak = WEAK if len(op.inputs) > 1 or op.sequence else frozenset()
+
+    def entered(x: Any) -> Any:
+        return x if x.__class__ is Tensor or x is None or x.__class__ in weak else asarray(x)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        args = tuple([entered(x) if is_array[min(i, rest)] else x for i, x in enumerate(args)])
+        if kwargs:
+            kwargs = {name: entered(x) if name in named else x for name, x in kwargs.items()}
+        try:
+            return forward(TENSORS, *args, **kwargs)
+        except Exception as error:
+            if isinstance(error, PullbackError) and str(error).split(":")[0] in OPS:
+                raise  # by an op inside, which said all there is to say
+            arrays = [x.data if x.__class__ is Tensor else x for i, x in enumerate(args) if is_array[min(i, rest)]]
+            raise explained(op, arrays, error) from error
 
     return call
 

@@ -77,10 +77,10 @@ def einsum(xp: Any, subscripts: str, *operands: Array) -> Any:
 
 def _shapes(subscripts: Any, operands: Sequence[Any]) -> list[tuple[int, ...]]:
     if not isinstance(subscripts, str):
-        raise ArgumentError(f"einsum: the first argument is the text of subscripts, as 'ij,jk->ik'; got {subscripts!r}")
+        raise ArgumentError(f"the first argument is the text of subscripts, as 'ij,jk->ik'; got {subscripts!r}")
     for i, x in enumerate(operands):
         if not hasattr(x, "shape"):
-            raise ArgumentError(f"einsum {subscripts!r}: operand {i} is an array; got {x!r}")
+            raise ArgumentError(f"subscripts {subscripts!r}: operand {i} is an array; got {x!r}")
     return [tuple(x.shape) for x in operands]
 
 
@@ -89,7 +89,7 @@ def _read(subscripts: str, ranks: tuple[int, ...]) -> tuple[tuple[Labels, ...], 
     """The indices of each operand's axes, and those of the output."""
 
     def refused(why: str) -> ArgumentError:
-        return ArgumentError(f"einsum {subscripts!r}: {why}")
+        return ArgumentError(f"subscripts {subscripts!r}: {why}")
 
     given, arrow, wanted = subscripts.replace(" ", "").partition("->")
     names = given.split(",")
@@ -106,7 +106,7 @@ def _read(subscripts: str, ranks: tuple[int, ...]) -> tuple[tuple[Labels, ...], 
         width = rank - len(head + tail)
         if width < 0 or (width and not dots):
             raise ShapeError(
-                f"einsum {subscripts!r}: operand {i} has {rank} axes, its subscripts {name!r} name "
+                f"subscripts {subscripts!r}: operand {i} has {rank} axes, its subscripts {name!r} name "
                 f"{'at least ' if dots else ''}{len(head + tail)}"
             )
         widths.append(width)
@@ -137,12 +137,12 @@ def _lengths(subscripts: str, terms: Sequence[Labels], shapes: Sequence[tuple[in
             own = {m for other, m in zip(labels, shape, strict=True) if other == label}
             if n != known and 1 not in (n, known):
                 raise ShapeError(
-                    f"einsum {subscripts!r}: index {label[:3]} has length {n} in operand {i} {shape}, "
+                    f"subscripts {subscripts!r}: index {label[:3]} has length {n} in operand {i} {shape}, "
                     f"and {known} in an operand before it"
                 )
             if len(own) > 1:
                 raise ShapeError(
-                    f"einsum {subscripts!r}: index {label} is repeated in operand {i} {shape} with lengths "
+                    f"subscripts {subscripts!r}: index {label} is repeated in operand {i} {shape} with lengths "
                     f"{' and '.join(map(str, sorted(own)))}; a diagonal needs equal ones"
                 )
             lengths[label] = known if n == 1 else n

@@ -240,16 +240,16 @@ def tensordot(xp: Any, a: Array, b: Array, axes: int | tuple[Sequence[int], Sequ
     """
     if isinstance(axes, int):
         if not 0 <= axes <= min(a.ndim, b.ndim):
-            raise ShapeError(f"tensordot: cannot pair {axes} axes of operands of {a.ndim} and {b.ndim} axes")
+            raise ShapeError(f"cannot pair {axes} axes of operands of {a.ndim} and {b.ndim} axes")
         left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
         left, right = normalize_axes(tuple(axes[0]), a.ndim), normalize_axes(tuple(axes[1]), b.ndim)
     lengths = [a.shape[i] for i in left]
     if len(left) != len(right):
-        raise ArgumentError(f"tensordot: axes pairs {len(left)} axes of a with {len(right)} of b; give as many")
+        raise ArgumentError(f"axes pairs {len(left)} axes of a with {len(right)} of b; give as many")
     if lengths != [b.shape[i] for i in right]:
         raise ShapeError(
-            f"tensordot: axes {left} of a {a.shape} and {right} of b {b.shape} are paired; their lengths have to agree"
+            f"axes {left} of a {a.shape} and {right} of b {b.shape} are paired; their lengths have to agree"
         )
     rows = tuple(i for i in range(a.ndim) if i not in left)
     columns = tuple(i for i in range(b.ndim) if i not in right)
@@ -305,9 +305,9 @@ def matrix_power(xp: Any, x: Array, n: int) -> Any:
         and n is negative.
     """
     if not isinstance(n, int):
-        raise ArgumentError(f"matrix_power: the exponent is an int; got {n!r}")
+        raise ArgumentError(f"the exponent is an int; got {n!r}")
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
-        raise ShapeError(f"matrix_power: takes square matrices (..., m, m); got shape {tuple(x.shape)}")
+        raise ShapeError(f"takes square matrices (..., m, m); got shape {tuple(x.shape)}")
     if n == 0:
         return xp.broadcast_to(xp.eye_like(x), x.shape)
     square = xp.inv(x) if n < 0 else xp.positive(x)

@@ -301,8 +301,8 @@ def matrix_norm(xp: Any, x: Array, keepdims: bool = False, ord: Any = "fro") -> 
         ShapeError: x is no matrix. ArgumentError: no such norm.
     """
     if ord not in _NORMS:
-        raise ArgumentError(f"matrix_norm: ord is one of {', '.join(map(repr, _NORMS))}; got {ord!r}")
+        raise ArgumentError(f"ord is one of {', '.join(map(repr, _NORMS))}; got {ord!r}")
     if x.ndim < 2:
-        raise ShapeError(f"matrix_norm: takes matrices (..., m, n); got shape {tuple(x.shape)}; see vector_norm")
+        raise ShapeError(f"takes matrices (..., m, n); got shape {tuple(x.shape)}; see vector_norm")
     norm = _NORMS[ord](xp, x)
     return _on_matrices(xp, norm) if keepdims else norm
