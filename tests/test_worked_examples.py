@@ -1,0 +1,84 @@
+"""The worked examples of docs/backpropagation.md run as they stand, and what they say of counts is true."""
+
+import re
+from collections import Counter
+from math import exp
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pullback as pb
+from pullback.core.op import OPS
+from pullback.core.tape import observe
+
+PAGE = (Path(__file__).parents[1] / "docs" / "backpropagation.md").read_text(encoding="utf-8")
+SECTIONS = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=[s.partition("\n")[0] for s in SECTIONS])
+def test_every_block_of_the_page_runs(section):
+    blocks = re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    assert any("assert" in block for block in blocks)
+    names = {"__name__": "page"}
+    for block in blocks:
+        exec(compile(block, str(section.partition("\n")[0]), "exec"), names)
+
+
+def test_the_page_answers_all_five_questions_and_its_links_lead_somewhere():
+    assert [section[:3] for section in SECTIONS] == ["(a)", "(b)", "(c)", "(d)", "(e)"]
+    anchors = {re.sub(r"[^\w\- ]", "", s.partition("\n")[0].lower()).replace(" ", "-") for s in SECTIONS}
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) == anchors
+
+
+def test_each_equation_is_pulled_once_and_parameters_are_dead_ends(monkeypatch):
+    """Counts the rules that run, for nets of one to six layers: linear in the depth, though each gradient is a product
+    over all layers above it."""
+    rng = np.random.default_rng(0)
+    for depth in range(1, 7):
+        equations, asked = [], Counter()
+        weights = [pb.tensor(rng.normal(size=(3, 3)), requires_grad=True) for _ in range(depth)]
+        with observe(lambda equation, value, seen=equations: seen.append(equation)):
+            h = pb.asarray(rng.normal(size=(2, 3)))
+            for w in weights:
+                h = pb.tanh(h @ w)
+            loss = pb.sum(h)
+        assert Counter(e.op.name for e in equations) == {"matmul": depth, "tanh": depth, "sum": 1}
+
+        with monkeypatch.context() as patch:
+            for name in ("matmul", "tanh", "sum"):
+                patch.setattr(OPS[name], "bound_rules", tuple(counted(r, name, asked) for r in OPS[name].bound_rules))
+            loss.backward()
+        # tanh and sum have one input; matmul has two, of which the constant first input is not asked for.
+        assert asked == {"matmul": 2 * depth - 1, "tanh": depth, "sum": 1}
+
+
+def counted(rule, name, asked):
+    def run(*args):
+        asked[name] += 1
+        return rule(*args)
+
+    return run
+
+
+def test_the_two_by_two_net_agrees_with_plain_python_differences():
+    """Independent of any array library: the loss in plain floats, and central differences of it."""
+
+    def loss(w):
+        sigmoid = lambda s: 1 / (1 + exp(-s))  # noqa: E731
+        h1, h2 = sigmoid(w[0] * 0.05 + w[1] * 0.10 + 0.35), sigmoid(w[2] * 0.05 + w[3] * 0.10 + 0.35)
+        o1, o2 = sigmoid(w[4] * h1 + w[5] * h2 + 0.60), sigmoid(w[6] * h1 + w[7] * h2 + 0.60)
+        return ((0.01 - o1) ** 2 + (0.99 - o2) ** 2) / 2
+
+    def tensor_loss(w):
+        w1, w2 = pb.reshape(w[:4], (2, 2)), pb.reshape(w[4:], (2, 2))
+        h = pb.sigmoid(w1 @ np.array([0.05, 0.10]) + 0.35)
+        return pb.sum(0.5 * (np.array([0.01, 0.99]) - pb.sigmoid(w2 @ h + 0.60)) ** 2)
+
+    start = [0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55]
+    differences = []
+    for i in range(8):
+        up, down = start.copy(), start.copy()
+        up[i], down[i] = up[i] + 1e-5, down[i] - 1e-5
+        differences.append((loss(up) - loss(down)) / 2e-5)
+    np.testing.assert_allclose(pb.grad(tensor_loss)(np.array(start)).numpy(), differences, rtol=1e-6, atol=1e-10)
