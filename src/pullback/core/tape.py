@@ -349,7 +349,9 @@ def _kept_tensors(e: Equation, value: Any) -> Any:
     """
     op = OPS[e.op.kept]  # type: ignore[index]
     given = {name: x for name, x in zip(e.op.saves, e.saved, strict=False) if name in e.op.params}
-    known = {a.name: a.default for a in op.arguments} | given | {"out": value, "out_shape": getattr(value, "shape", None)}
+    known = (
+        {a.name: a.default for a in op.arguments} | given | {"out": value, "out_shape": getattr(value, "shape", None)}
+    )
     specs = tuple((x.shape, x.dtype) for x in value) if op.outputs else (value.shape, value.dtype)
     line = equation(op, e.parents[:1], tuple(known.get(name) for name in op.saves), (None, specs))
     return part_tensors(value, line) if op.outputs else TENSORS.wrap(value, line)
@@ -408,6 +410,7 @@ def push(tape: Sequence[Equation], found: dict[Any, Any], higher: bool = False) 
             else:
                 x = bound(TENSORS if higher else _ops_of(t), t, i, saved)
             if x is not None:
+                x = Bundle(x) if op.outputs else x
                 total = x if total is None else total + x
         if total is not None:
             found[e] = total if e.fit is None or op.outputs else spread(total, e.fit[-1], higher)

@@ -5,6 +5,7 @@ from .comparison import *
 from .contraction import *
 from .decompositions import *
 from .elementwise import *
+from .normalization import *
 from .products import *
 from .reductions import *
 from .shaping import *
