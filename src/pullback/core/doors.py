@@ -325,7 +325,7 @@ def _recorder(op: Op) -> Callable[..., Any]:
 def _constant(op: Op, value: Any) -> Any:
     """The value of a call that is not recorded."""
     data = value[0] if op.kept else value
-    return tuple(new_tensor(d, None) for d in data) if op.outputs else new_tensor(data, None)
+    return op.gather(new_tensor(d, None) for d in data) if op.outputs else new_tensor(data, None)
 
 
 def operand(x: Any) -> Any:

@@ -12,6 +12,7 @@ tangent) of one side to the other. It is a function of named values, and its nam
     <param>     a parameter
 """
 
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -61,8 +62,9 @@ class Op:
         rules: One VJP rule per input; None where an input has no derivative.
         pushes: One JVP rule per input; None where the JVP is the transposed VJP.
         outputs: Names of the outputs where there are several.
-        kept: The op of the first input, by name, that the body computes anyway; the body then returns (out, kept), where
-            `kept` is that op's value, a tuple if it has several outputs. Parameters of the same name are the same.
+        gather: Makes a named tuple of the outputs (a plain one where their number is not fixed).
+        kept: The op of the first input, by name, that the body computes anyway; the body then returns (out, kept),
+            where `kept` is that op's value, a tuple if it has several outputs. Parameters of one name are the same.
         is_view: Whether the output may share the buffer of an input.
         standard: Whether the body needs only the array API standard.
         promotes: Whether integers beside floating-point inputs take their dtype.
@@ -87,6 +89,9 @@ class Op:
         self.name, self.forward, self.kind = forward.__name__, forward, kind
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
         self.promotes = promotes or kind == "elementwise"
+        named = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
+        kind_of_result: Any = namedtuple(f"{self.name}_result", outputs) if named else None
+        self.gather: Callable[..., Any] = kind_of_result._make if named else tuple
         self.call: Callable[..., Any] = forward
         arguments = list(signature(forward).parameters.values())[1:]
         self.arguments = arguments

@@ -384,7 +384,7 @@ def part_tensors(values: Sequence[Any], e: Equation) -> tuple[Any, ...]:
     """Tensors of the outputs of `e`, each with a line of its own that picks it."""
     size = len(values)
     saved = {"index": 0, "size": size}
-    return tuple(
+    return e.op.gather(
         TENSORS.wrap(value, equation(PART, (e,), tuple({**saved, "index": i}[name] for name in PART.saves), None))
         for i, value in enumerate(values)
     )

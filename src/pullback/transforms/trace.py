@@ -106,7 +106,9 @@ def checked_like(name: str, what: str, tree: Any, spec: Any, like: Sequence[Any]
     try:
         leaves = spec.flatten_up_to(tree)
     except ValueError as error:
-        raise ShapeError(f"{name}: the {what} must have the form of its value: {error}") from error
+        leaves, other = trees.flatten(tree)
+        if other.paths() != spec.paths():  # a plain tuple serves for a named one
+            raise ShapeError(f"{name}: the {what} must have the form of its value: {error}") from error
     made = []
     for leaf, value in zip(leaves, like, strict=True):
         x = leaf if isinstance(leaf, Tensor) else asarray(leaf)
