@@ -172,9 +172,11 @@ def cross_entropy(
     divisor: float = max(flat.shape[0], 1)
     if label_smoothing or counted is not None or class_weights is not None:
         weights = _Weights(xp, flat, counted, class_weights, label_smoothing, z.shape[1], z.dtype)
-        losses = xp.where(weights.hit == 0, xp.zeros_like(losses), weights.hit * losses)
+        none = xp.zeros_like(losses)  # an ignored row counts nothing, even where its loss is infinite
+        losses = weights.hit * xp.where(weights.hit == 0, none, losses)
         if weights.spread is not None:
-            losses += weights.rest * (xp.sum(weights.spread) * log_sums - z @ weights.spread)
+            all_classes = xp.sum(weights.spread) * log_sums - z @ weights.spread
+            losses += weights.rest * xp.where(weights.rest == 0, none, all_classes)
         divisor = weights.total
     if reduction == "none":
         out = losses if losses.shape == labels.shape else xp.reshape(losses, logits.shape[:-1])
