@@ -1,6 +1,10 @@
-"""NumPy on the CPU. Reductions go straight to the ufuncs (a third of the time of `np.sum` on small arrays)."""
+"""NumPy on the CPU, by the signatures of the standard where NumPy's differ.
+
+Reductions go straight to the ufuncs: a third of the time of `np.sum` on small arrays.
+"""
 
 from contextlib import AbstractContextManager
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,12 +16,19 @@ from .numpy_updates import update_adam, update_sgd
 __all__ = ["NumpyBackend"]
 
 _add: Any = np.add.reduce
+_multiply: Any = np.multiply.reduce
 _maximum: Any = np.maximum.reduce
 _minimum: Any = np.minimum.reduce
 
+SMALL = 1 << 13  # numbers up to which a broadcast copy is faster than `np.broadcast_to`
 
-def _sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return _add(x, axis, None, None, keepdims)
+
+def _sum(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    return _add(x, axis, dtype, None, keepdims)
+
+
+def _prod(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    return _multiply(x, axis, dtype, None, keepdims)
 
 
 def _max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
@@ -28,8 +39,39 @@ def _min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     return _minimum(x, axis, None, None, keepdims)
 
 
+def _broadcast_to(x: Any, shape: Any) -> Any:
+    """As `np.broadcast_to`; a small result is a copy."""
+    if x.ndim <= len(shape) and prod(shape) <= SMALL:
+        out = np.empty(shape, x.dtype)
+        out[...] = x
+        return out
+    return np.broadcast_to(x, shape)
+
+
+def _sort(x: Any, axis: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    found = np.sort(x, axis=axis, stable=stable)
+    return np.flip(found, axis) if descending else found
+
+
+def _argsort(x: Any, axis: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    if not descending:
+        return np.argsort(x, axis=axis, stable=stable)
+    last = x.shape[axis] - 1  # sorted backwards, so that equal numbers keep their order
+    return last - np.flip(np.argsort(np.flip(x, axis), axis=axis, stable=stable), axis)
+
+
 def _scatter_add(array: np.ndarray, index: Any, values: Any) -> np.ndarray:
-    """Add `values` into `array[index]` in place; repeated positions add up."""
+    """Add `values` into `array[index]` in place; repeated positions add up.
+
+    Rows chosen by one integer array are added number by number at flat positions, five times as fast as row by row.
+    """
+    if index.__class__ is np.ndarray and index.dtype.kind in "iu" and array.ndim > 1 and array.flags.c_contiguous:
+        rows = np.arange(array.shape[0])[index]  # counted from the front; checks the range
+        width = prod(array.shape[1:])
+        positions = rows[..., None] * width + np.arange(width)
+        spread = np.broadcast_to(values, (*index.shape, *array.shape[1:]))
+        np.add.at(array.reshape(-1), positions.reshape(-1), spread.reshape(-1))
+        return array
     np.add.at(array, index, values)
     return array
 
@@ -61,8 +103,20 @@ class NumpyBackend(Backend):
     update_adam = staticmethod(update_adam)
 
     def __init__(self) -> None:
-        extras: dict[str, Any] = {"sum": _sum, "max": _max, "min": _min, "erf": _erf, "erfc": _erfc}
-        self.xp = Namespace(np, scatter_add=_scatter_add, scatter_set=_scatter_set, **extras)
+        self.xp = Namespace(
+            np,
+            sum=_sum,
+            prod=_prod,
+            max=_max,
+            min=_min,
+            broadcast_to=_broadcast_to,
+            sort=_sort,
+            argsort=_argsort,
+            scatter_add=_scatter_add,
+            scatter_set=_scatter_set,
+            erf=_erf,
+            erfc=_erfc,
+        )
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
         if device not in (None, "cpu"):

@@ -5,10 +5,15 @@ from .comparison import *
 from .contraction import *
 from .decompositions import *
 from .elementwise import *
+from .indexing import *
+from .joining import *
 from .normalization import *
 from .products import *
 from .reductions import *
+from .scans import *
+from .searching import *
 from .shaping import *
+from .softmax import *
 from .solving import *
 from .special import *
 from .transcendental import *

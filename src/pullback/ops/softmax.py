@@ -1,0 +1,94 @@
+"""Sums of exponentials on the scale of their logarithms.
+
+The largest number is subtracted before `exp`, so nothing overflows. A number of -inf counts for nothing. Where all of a
+row are -inf, `logsumexp` is -inf; `softmax` and `log_softmax` have no limit there and are NaN. NumPy gives no warning.
+"""
+
+from typing import Any
+
+from ..backends import BACKENDS, default_dtype, is_floating
+from ..core.define import Array, Sample, op
+from ..shapes import Axis, kept, normalize_axes
+
+__all__ = ["log_softmax", "logsumexp", "softmax"]
+
+
+def _ready(xp: Any, x: Any, axis: Any) -> Any:
+    """`x` in floating point; its axes are checked where the reductions of a namespace would not."""
+    if not x.ndim or axis.__class__ is not int:
+        normalize_axes(axis, x.ndim)
+    return x if is_floating(x.dtype) else xp.astype(x, xp.dtype(default_dtype()))
+
+
+def _rows(rng: Any) -> Any:
+    yield Sample((rng.normal(size=(2, 3)),))
+    yield Sample((rng.normal(size=(2, 3, 2)),), {"axis": 1})
+    yield Sample((rng.normal(size=(2, 3, 2)),), {"axis": (0, -1)})
+    yield Sample((10 * rng.normal(size=(4,)),), {"axis": None})
+
+
+def _logsumexp_samples(rng: Any) -> Any:
+    yield from _rows(rng)
+    yield Sample((rng.normal(size=(2, 3)),), {"axis": 0, "keepdims": True})
+    yield Sample((rng.normal(size=()),))
+
+
+def _weights(xp: Any, x: Any, out: Any, axis: Any, keepdims: bool) -> Any:
+    """The gradient of logsumexp: softmax."""
+    return xp.exp(x - (out if keepdims or axis is None else xp.reshape(out, kept(x.shape, axis))))
+
+
+@op(
+    lambda xp, g, x, out, axis, keepdims: xp.safe_multiply(
+        g if keepdims or axis is None else xp.reshape(g, kept(x.shape, axis)), _weights(xp, x, out, axis, keepdims)
+    ),
+    jvp=lambda xp, t, x, out, axis, keepdims: xp.sum(
+        xp.safe_multiply(t, _weights(xp, x, out, axis, keepdims)), axis=axis, keepdims=keepdims
+    ),
+    samples=_logsumexp_samples,
+)
+def logsumexp(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    """`log(sum(exp(x)))` over `axis` (an int, a tuple, or None for all); -inf where there is nothing to add.
+
+    A zero cotangent stays zero where all numbers of a row are -inf.
+    """
+    x = _ready(xp, x, axis)
+    with BACKENDS[x.__class__].quiet():
+        if not x.size:
+            return xp.log(xp.sum(x, axis=axis, keepdims=keepdims))
+        top = xp.max(x, axis=axis, keepdims=True)
+        top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+        total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+        return total if keepdims else xp.squeeze(total, axis=normalize_axes(axis, x.ndim))
+
+
+def _softmax_rule(xp: Any, g: Any, out: Any, axis: Any) -> Any:
+    """(diag(s) - s s') g: symmetric, so it serves both modes."""
+    weighted = g * out
+    return weighted - out * xp.sum(weighted, axis=axis, keepdims=True)
+
+
+@op(_softmax_rule, jvp=_softmax_rule, samples=_rows)
+def softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
+    """`exp(x) / sum(exp(x))` over `axis` (an int, a tuple, or None for all)."""
+    x = _ready(xp, x, axis)
+    if not x.size:
+        return xp.zeros_like(x)
+    with BACKENDS[x.__class__].quiet():
+        e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+        return e / xp.sum(e, axis=axis, keepdims=True)
+
+
+@op(
+    lambda xp, g, out, axis: g - xp.exp(out) * xp.sum(g, axis=axis, keepdims=True),
+    jvp=lambda xp, t, out, axis: t - xp.sum(xp.exp(out) * t, axis=axis, keepdims=True),
+    samples=_rows,
+)
+def log_softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
+    """`x - log(sum(exp(x)))` over `axis` (an int, a tuple, or None for all): the logarithm of `softmax`."""
+    x = _ready(xp, x, axis)
+    if not x.size:
+        return xp.zeros_like(x)
+    with BACKENDS[x.__class__].quiet():
+        d = x - xp.max(x, axis=axis, keepdims=True)
+        return d - xp.log(xp.sum(xp.exp(d), axis=axis, keepdims=True))
