@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DeviceError
+
 __all__ = ["Backend", "Namespace"]
 
 
@@ -54,6 +56,12 @@ class Backend:
     def devices(self) -> dict[str, str]:
         """The devices of this kind here: what users write, and what it is."""
         return {self.name: self.name}
+
+    def on(self, device: str | None) -> AbstractContextManager[Any]:
+        """A context in which `xp` makes new arrays on `device` (None: the current one of this kind)."""
+        if device not in (None, self.name):
+            raise DeviceError(f"no device {device!r}; this one is called {self.name!r}")
+        return nullcontext()
 
     def quiet(self) -> AbstractContextManager[Any]:
         """A context in which floating-point exceptions inside rules are not reported one op at a time."""

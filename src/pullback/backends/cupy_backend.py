@@ -1,6 +1,7 @@
 """CuPy on CUDA. This file is the only one that imports CuPy, and only when a CUDA device is asked for."""
 
 import re
+from contextlib import AbstractContextManager
 from typing import Any
 
 import array_api_compat.cupy
@@ -46,7 +47,7 @@ class CupyBackend(Backend):
         )
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
-        with cupy.cuda.Device(self._number(device)):
+        with self.on(device):
             return cupy.array(data, dtype=dtype, copy=True) if copy else cupy.asarray(data, dtype=dtype)
 
     def to_numpy(self, array: Any) -> np.ndarray:
@@ -60,8 +61,13 @@ class CupyBackend(Backend):
         for number in range(runtime.getDeviceCount()):
             facts = runtime.getDeviceProperties(number)
             memory = facts["totalGlobalMem"] / 2**30
-            found[f"cuda:{number}"] = f"{facts['name'].decode()}, {memory:.0f} GiB, CUDA driver {runtime.driverGetVersion()}"
+            found[f"cuda:{number}"] = (
+                f"{facts['name'].decode()}, {memory:.0f} GiB, CUDA driver {runtime.driverGetVersion()}"
+            )
         return found
+
+    def on(self, device: str | None) -> AbstractContextManager[Any]:
+        return cupy.cuda.Device(self._number(device))
 
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
