@@ -1,10 +1,10 @@
-"""Einstein summation: the subscripts are read once, then operands are contracted pair by pair with other ops.
+"""Einstein summation: subscripts and shapes make a plan, kept for the next call: other ops that contract pair by pair.
 
 So a contraction runs as a matrix product wherever it is one, and the derivative of n operands costs about twice the
 forward pass, not n times, because the intermediate products are shared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain, combinations
 from math import prod
@@ -57,34 +57,20 @@ def einsum(xp: Any, subscripts: str, *operands: Array) -> Any:
         ArgumentError: the subscripts cannot be read, or name another number of operands. ShapeError: an operand has
         other axes than its subscripts name, or one index has two lengths.
     """
-    shapes = _shapes(subscripts, operands)
-    terms, output = _read(subscripts, tuple(len(shape) for shape in shapes))
-    lengths = _lengths(subscripts, terms, shapes)
-    parts = [_without_repeats(xp, x, labels, lengths) for x, labels in zip(operands, terms, strict=True)]
-    parts = [_summed(xp, *part, {*output, *_others(parts, i)}) for i, part in enumerate(parts)]
-    while len(parts) > 1:
-        i, j = _smallest(parts, output, lengths)
-        right, left = parts.pop(j), parts.pop(i)
-        parts.append(_contracted(xp, left, right, {*output, *_others(parts)}, output, lengths))
-    x, labels = parts[0]
-    if labels != output:
-        return _permuted(xp, x, labels, output)
-    return xp.positive(x) if x is operands[0] else x
+    if not isinstance(subscripts, str):
+        raise ArgumentError(f"the first argument is the text of subscripts, such as 'ij,jk->ik'; got {subscripts!r}")
+    for i, x in enumerate(operands):
+        if not hasattr(x, "shape"):
+            raise ArgumentError(f"subscripts {subscripts!r}: operand {i} is an array; got {x!r}")
+    values = list(operands)
+    for name, slots, params in _plan(subscripts, tuple([tuple(x.shape) for x in operands])):
+        values.append(getattr(xp, name)(*[values[slot] for slot in slots], *params))
+    return values[-1]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _shapes(subscripts: Any, operands: Sequence[Any]) -> list[tuple[int, ...]]:
-    if not isinstance(subscripts, str):
-        raise ArgumentError(f"the first argument is the text of subscripts, as 'ij,jk->ik'; got {subscripts!r}")
-    for i, x in enumerate(operands):
-        if not hasattr(x, "shape"):
-            raise ArgumentError(f"subscripts {subscripts!r}: operand {i} is an array; got {x!r}")
-    return [tuple(x.shape) for x in operands]
-
-
-@lru_cache(maxsize=1024)
 def _read(subscripts: str, ranks: tuple[int, ...]) -> tuple[tuple[Labels, ...], Labels]:
     """The indices of each operand's axes, and those of the output."""
 
@@ -149,91 +135,111 @@ def _lengths(subscripts: str, terms: Sequence[Labels], shapes: Sequence[tuple[in
     return lengths
 
 
-# --- contracting ------------------------------------------------------------------------------------------------------
+# --- planning ---------------------------------------------------------------------------------------------------------
 
-Part = tuple[Any, Labels]  # an array and the indices of its axes
-
-
-def _others(parts: Sequence[Part], i: int | None = None) -> set[str]:
-    """The indices of all parts but the i-th."""
-    return set(chain(*(labels for k, (_, labels) in enumerate(parts) if k != i)))
+Part = tuple[int, Labels]  # the slot of a value and the indices of its axes
+Step = tuple[str, tuple[int, ...], tuple[Any, ...]]  # an op, the slots of its inputs, its parameters
 
 
-def _permuted(xp: Any, x: Any, labels: Labels, order: Sequence[str]) -> Any:
-    return xp.permute_dims(x, tuple(labels.index(label) for label in order))
+@lru_cache(maxsize=1024)
+def _plan(subscripts: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[Step, ...]:
+    """The ops to run, in order. Operands have the first slots, each value gets the next; the last is the result."""
+    terms, output = _read(subscripts, tuple(len(shape) for shape in shapes))
+    plan = _Plan(_lengths(subscripts, terms, shapes), len(shapes), output)
+    parts = [plan.without_repeats((i, labels), shapes[i]) for i, labels in enumerate(terms)]
+    parts = [plan.summed(part, _needed(parts, output, i)) for i, part in enumerate(parts)]
+    while len(parts) > 1:
+        i, j = min(combinations(range(len(parts)), 2), key=lambda pair: plan.growth(parts, pair))
+        right, left = parts.pop(j), parts.pop(i)
+        parts.append(plan.contracted(left, right, _needed(parts, output)))
+    plan.permuted(parts[0], output)
+    return tuple(plan.steps or [("positive", (0,), ())])
 
 
-def _without_repeats(xp: Any, x: Any, labels: Labels, lengths: dict[str, int]) -> Part:
-    """The diagonal along repeated indices, without the axes that broadcast."""
-    for label in dict.fromkeys(labels):
-        while labels.count(label) > 1:
-            first = labels.index(label)
-            second = labels.index(label, first + 1)
-            rest = [k for k in range(len(labels)) if k not in (first, second)]
-            x = xp.diagonal(xp.permute_dims(x, (*rest, first, second)))
-            labels = (*(labels[k] for k in rest), label)
-    stays = [k for k, label in enumerate(labels) if x.shape[k] == lengths[label]]
-    if len(stays) < len(labels):
-        x = xp.reshape(x, tuple(x.shape[k] for k in stays))
-    return x, tuple(labels[k] for k in stays)
+def _needed(parts: Sequence[Part], output: Labels, *but: int) -> set[str]:
+    """The indices of the output and of all parts but some."""
+    return set(output).union(*(labels for k, (_, labels) in enumerate(parts) if k not in but))
 
 
-def _summed(xp: Any, x: Any, labels: Labels, needed: set[str]) -> Part:
-    """`x` summed over the indices that nothing else needs."""
-    axes = tuple(k for k, label in enumerate(labels) if label not in needed)
-    return (xp.sum(x, axis=axes) if axes else x), tuple(label for label in labels if label in needed)
+class _Plan:
+    """Steps so far, and what adds to them."""
 
+    def __init__(self, lengths: dict[str, int], slots: int, output: Labels) -> None:
+        self.lengths, self.slots, self.output = lengths, slots, output
+        self.steps: list[Step] = []
 
-def _smallest(parts: Sequence[Part], output: Labels, lengths: dict[str, int]) -> tuple[int, int]:
-    """The pair whose product grows the least over its factors: the greedy order of contraction."""
-    if len(parts) == 2:
-        return 0, 1
+    def add(self, name: str, slots: tuple[int, ...], *params: Any) -> int:
+        """One more step; the slot of its value."""
+        self.steps.append((name, slots, params))
+        self.slots += 1
+        return self.slots - 1
 
-    def growth(pair: tuple[int, int]) -> int:
+    def size(self, labels: Iterable[str]) -> int:
+        """How many numbers the axes of `labels` span."""
+        return prod(self.lengths[label] for label in labels)
+
+    def permuted(self, part: Part, order: Labels) -> int:
+        """A part with its axes in another order."""
+        slot, labels = part
+        if labels == order:
+            return slot
+        return self.add("permute_dims", (slot,), tuple(labels.index(label) for label in order))
+
+    def without_repeats(self, part: Part, shape: tuple[int, ...]) -> Part:
+        """The diagonal along repeated indices, without the axes that broadcast."""
+        slot, labels = part
+        length = dict(zip(labels, shape, strict=True))
+        for label in dict.fromkeys(labels):
+            while labels.count(label) > 1:
+                first = labels.index(label)
+                second = labels.index(label, first + 1)
+                rest = tuple(k for k in range(len(labels)) if k not in (first, second))
+                slot = self.add("diagonal", (self.add("permute_dims", (slot,), (*rest, first, second)),))
+                labels = (*(labels[k] for k in rest), label)
+        stays = tuple(label for label in labels if length[label] == self.lengths[label])
+        if stays != labels:
+            slot = self.add("reshape", (slot,), tuple(length[label] for label in stays))
+        return slot, stays
+
+    def summed(self, part: Part, needed: set[str]) -> Part:
+        """A part summed over the indices that nothing else needs."""
+        slot, labels = part
+        axes = tuple(k for k, label in enumerate(labels) if label not in needed)
+        return self.add("sum", (slot,), axes) if axes else slot, tuple(x for x in labels if x in needed)
+
+    def growth(self, parts: Sequence[Part], pair: tuple[int, int]) -> int:
+        """How much larger the product of a pair is than its factors; the least first is the greedy order."""
         left, right = (set(parts[k][1]) for k in pair)
-        needed = set(output).union(*(labels for k, (_, labels) in enumerate(parts) if k not in pair))
-        made, *factors = (prod(lengths[label] for label in group) for group in ((left | right) & needed, left, right))
-        return made - sum(factors)
+        return self.size((left | right) & _needed(parts, self.output, *pair)) - self.size(left) - self.size(right)
 
-    return min(combinations(range(len(parts)), 2), key=growth)
+    def contracted(self, a: Part, b: Part, needed: set[str]) -> Part:
+        """The product of two parts, summed over the indices that nothing else needs."""
+        left, right = a[1], b[1]
+        batch = tuple(x for x in left if x in right and x in needed)
+        inner = tuple(x for x in left if x in right and x not in needed)
+        rows = tuple(x for x in left if x not in right)
+        columns = tuple(x for x in right if x not in left)
+        labels = (*batch, *rows, *columns)
+        if not inner:
+            labels = (*(x for x in self.output if x in labels), *(x for x in labels if x not in self.output))
+            return self.add("multiply", (self.spread(a, labels), self.spread(b, labels))), labels
+        if not rows and not columns:
+            return self.add("vecdot", (self.joined(a, batch, inner), self.joined(b, batch, inner))), labels
+        slot = self.add("matmul", (self.joined(a, batch, rows, inner), self.joined(b, batch, inner, columns)))
+        if len(rows) != 1 or len(columns) != 1:
+            slot = self.add("reshape", (slot,), tuple(self.lengths[x] for x in labels))
+        return slot, labels
 
+    def spread(self, part: Part, order: Labels) -> int:
+        """A part with its axes in another order and an axis of length 1 for every index that it lacks."""
+        slot = self.permuted(part, tuple(x for x in order if x in part[1]))
+        if len(part[1]) == len(order):
+            return slot
+        return self.add("reshape", (slot,), tuple(self.lengths[x] if x in part[1] else 1 for x in order))
 
-def _contracted(xp: Any, a: Part, b: Part, needed: set[str], output: Labels, lengths: dict[str, int]) -> Part:
-    """The product of two parts, summed over the indices that nothing else needs."""
-    (x, left), (y, right) = a, b
-    batch = [label for label in left if label in right and label in needed]
-    inner = [label for label in left if label in right and label not in needed]
-    rows = [label for label in left if label not in right]
-    columns = [label for label in right if label not in left]
-    labels = (*batch, *rows, *columns)
-    if not inner:
-        labels = (*(label for label in output if label in labels), *(label for label in labels if label not in output))
-        return xp.multiply(_spread(xp, x, left, labels), _spread(xp, y, right, labels)), labels
-    if not rows and not columns:
-        return xp.vecdot(_joined(xp, x, left, batch, inner), _joined(xp, y, right, batch, inner)), labels
-    product = xp.matmul(_joined(xp, x, left, batch, rows, inner), _joined(xp, y, right, batch, inner, columns))
-    if len(rows) != 1 or len(columns) != 1:
-        product = xp.reshape(product, tuple(lengths[label] for label in labels))
-    return product, labels
-
-
-def _spread(xp: Any, x: Any, labels: Labels, order: Labels) -> Any:
-    """`x` with its axes in a new order and an axis of length 1 for every index that it lacks."""
-    own = tuple(label for label in order if label in labels)
-    if own != labels:
-        x = _permuted(xp, x, labels, own)
-    if len(own) < len(order):
-        length = dict(zip(own, x.shape, strict=True))
-        x = xp.reshape(x, tuple(length.get(label, 1) for label in order))
-    return x
-
-
-def _joined(xp: Any, x: Any, labels: Labels, batch: list[str], *groups: list[str]) -> Any:
-    """`x` with its axes in the order of batch and groups, each group joined to one axis."""
-    order = (*batch, *chain(*groups))
-    if order != labels:
-        x = _permuted(xp, x, labels, order)
-    if any(len(group) != 1 for group in groups):
-        length = dict(zip(order, x.shape, strict=True))
-        x = xp.reshape(x, (*x.shape[: len(batch)], *(prod(length[label] for label in group) for group in groups)))
-    return x
+    def joined(self, part: Part, batch: Labels, *groups: Labels) -> int:
+        """A part with its axes in the order of batch and groups, each group joined to one axis."""
+        slot = self.permuted(part, (*batch, *chain(*groups)))
+        if all(len(group) == 1 for group in groups):
+            return slot
+        return self.add("reshape", (slot,), (*(self.lengths[x] for x in batch), *map(self.size, groups)))
