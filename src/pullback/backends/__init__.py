@@ -2,7 +2,16 @@
 names NumPy or CuPy."""
 
 from .base import Backend, Namespace
-from .registry import BACKENDS, backend_for, canonical_dtype, default_dtype, is_floating, register, set_default_dtype
+from .registry import (
+    BACKENDS,
+    backend_for,
+    canonical_dtype,
+    default_dtype,
+    device_kinds,
+    is_floating,
+    register,
+    set_default_dtype,
+)
 
 __all__ = [
     "BACKENDS",
@@ -11,6 +20,7 @@ __all__ = [
     "backend_for",
     "canonical_dtype",
     "default_dtype",
+    "device_kinds",
     "is_floating",
     "register",
     "set_default_dtype",

@@ -14,6 +14,7 @@ __all__ = [
     "backend_for",
     "canonical_dtype",
     "default_dtype",
+    "device_kinds",
     "is_floating",
     "register",
     "set_default_dtype",
@@ -64,8 +65,13 @@ def backend_for(device: str) -> Backend:
     if kind in _by_device:
         return _by_device[kind]
     if kind not in _makers:
-        raise DeviceError(f"no device {device!r}; devices are {', '.join(sorted({*_by_device, *_makers}))}")
+        raise DeviceError(f"no device {device!r}; devices are {', '.join(device_kinds())}")
     return register(_makers[kind]())
+
+
+def device_kinds() -> list[str]:
+    """The kinds of device that strings can name, such as "cpu" and "cuda", whether or not they are there."""
+    return sorted({*_by_device, *_makers})
 
 
 register(NumpyBackend())
@@ -87,16 +93,29 @@ def set_default_dtype(dtype: Any) -> None:
     _default = chosen
 
 
+_canonical: dict[Any, np.dtype] = {}  # what was answered before: this is asked of every array operand
+
+
 def canonical_dtype(dtype: Any) -> np.dtype:
-    """A NumPy dtype for a name, a NumPy dtype, or another library's dtype of the same name."""
+    """A NumPy dtype for a name, a NumPy dtype, or another library's dtype of the same name.
+
+    Raises:
+        DtypeError: it is no dtype, or one that tensors do not hold (complex, text, objects, dates, records).
+    """
     try:
-        return np.dtype(dtype)
-    except TypeError:
-        name = str(dtype).rpartition(".")[2]
+        return _canonical[dtype]
+    except (KeyError, TypeError):
+        pass
     try:
-        return np.dtype(name)
+        found = np.dtype("" if dtype is None else dtype)  # of None NumPy would make float64
     except TypeError:
-        raise DtypeError(f"{dtype!r} is not a dtype; use a name such as 'float32' or 'int64'") from None
+        try:
+            found = np.dtype(str(dtype).rpartition(".")[2])
+        except TypeError:
+            raise DtypeError(f"{dtype!r} is not a dtype; use a name such as 'float32' or 'int64'") from None
+    if found.kind not in "biuf" and found.name != "bfloat16":
+        raise DtypeError(f"{found} is not supported: tensors hold real numbers, integers and booleans")
+    return _canonical.setdefault(dtype, found)
 
 
 def is_floating(dtype: Any) -> bool:

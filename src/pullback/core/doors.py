@@ -296,9 +296,12 @@ def _recorder(op: Op) -> Callable[..., Any]:
     """What writes a call of `op` on the tape and wraps its value."""
     keepers: dict[tuple[bool, ...], Any] = {}
     always = None in op.pushes
+    converts = "dtype" in op.params
 
     def record(on: Any, nodes: tuple[Any, ...], arrays: tuple[Any, ...], value: Any, params: Sequence[Any]) -> Any:
         data, side = value if op.kept else (value, None)
+        if converts and not is_floating(data.dtype):  # steps have no slope
+            return _constant(op, value)
         tracked = (True,) if op.sequence else tuple([n is not None for n in nodes])
         keep = keepers.get(tracked)
         if keep is None:

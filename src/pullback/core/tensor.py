@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, is_floating
+from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, device_kinds, is_floating
 from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError, TapeError
 from ..shapes import Shape
 from .op import ARRAYS, TENSORS
 from .operators import Operators
-from .tape import Leaf, commit, mutate, pull, recording, tape_of
+from .tape import Equation, Leaf, commit, mutate, pull, recording, tape_of
 
 __all__ = ["Tensor", "TensorLike", "as_array", "asarray", "new_tensor", "tensor"]
 
@@ -34,6 +34,7 @@ class Tensor(Operators):
     node: Any
 
     def __init__(self, data: Any, node: Any = None) -> None:
+        BACKENDS[data.__class__]  # an array; what else there is, `tensor` and `asarray` make into one
         self.data, self.node = data, node
 
     # --- what it is ---
@@ -78,6 +79,15 @@ class Tensor(Operators):
         device = "" if self.device == "cpu" else f", device={self.device!r}"
         return f"Tensor({body}, dtype={self.dtype}{device}{', requires_grad=True' if self.requires_grad else ''})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __reduce__(self) -> Any:
+        """A copied or pickled leaf is a leaf of its own; the tape of any other tensor cannot be copied with it."""
+        if self.node.__class__ is Equation:
+            raise TapeError("a recorded tensor cannot be copied or pickled with its tape; call .detach() first")
+        return _rebuilt, (self.data, self.is_leaf, None if self.grad is None else self.grad.data)
+
     def __len__(self) -> int:
         if not self.ndim:
             raise ShapeError("len: a tensor of no dimension has no length; use .item() for its number")
@@ -89,8 +99,10 @@ class Tensor(Operators):
     # --- leaving the tape ---
 
     def detach(self) -> "Tensor":
-        """The same numbers as a constant. A leaf's numbers are copied, since optimizers write them in place."""
-        return Tensor(_copy(self.data) if self.is_leaf else self.data)
+        """The same numbers as a constant. Those of a leaf, or a view of one, are copied: optimizers write in place."""
+        node = self.node
+        may_be_written = node.__class__ is Leaf or (node is not None and node.op.is_view)
+        return Tensor(_copy(self.data) if may_be_written else self.data)
 
     def numpy(self) -> np.ndarray:
         """The numbers as a NumPy array in host memory, off the tape.
@@ -138,6 +150,8 @@ class Tensor(Operators):
         return sys.modules[__name__.partition(".")[0]]
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(f"the truth of a tensor of shape {self.shape} is not defined; use pb.any or pb.all")
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -167,7 +181,7 @@ class Tensor(Operators):
         if value is None:
             node.stale = True
             return
-        array = as_array(value)
+        array = as_array(value, BACKENDS[self.data.__class__])
         if tuple(array.shape) != self.shape:
             raise ShapeError(
                 f".grad: the tensor has shape {self.shape}, the value {tuple(array.shape)}; they must agree"
@@ -263,10 +277,13 @@ class Tensor(Operators):
 
     def to(self, target: Any) -> "Tensor":
         """On another device ("cpu", "cuda:1") or in another dtype; differentiable; itself when nothing changes."""
-        kind = str(target).partition(":")[0] if isinstance(target, str) else ""
-        if kind in ("cpu", "cuda"):
+        if isinstance(target, str) and target.partition(":")[0] in device_kinds():
             return self if target == self.device else TENSORS.to_device(self, target, self.device)
-        return self.astype(target)
+        try:
+            dtype = canonical_dtype(target)
+        except DtypeError as error:
+            raise DtypeError(f"to: {error}; devices are {', '.join(device_kinds())}") from None
+        return self.astype(dtype)
 
     def astype(self, dtype: Any) -> "Tensor":
         """In another dtype; differentiable between floating-point types; itself when nothing changes."""
@@ -360,28 +377,27 @@ def as_array(value: TensorLike, backend: Any = None) -> Any:
             raise DeviceError(
                 f"an array on {owner.device_of(array)} where {backend.name} is needed; move it with .to()"
             )
-        _refuse_dtype(array.dtype)
+        canonical_dtype(array.dtype)
         return array
     try:
         host = np.asarray(array)
     except (ValueError, TypeError) as error:
         raise DtypeError(f"cannot make a tensor of {kind.__name__}: {error}") from error
-    _refuse_dtype(host.dtype)
-    if host.dtype.kind == "f" and host.dtype != default_dtype() and not _holds_arrays(value):
-        host = host.astype(default_dtype())
+    if host.dtype.kind == "O":
+        raise DtypeError(f"cannot make a tensor of {kind.__name__}: it does not hold numbers only")
+    if canonical_dtype(host.dtype).kind == "f":
+        dtypes = {d for d in _dtypes_in(value) if is_floating(d)}
+        host = host.astype(np.result_type(*dtypes) if dtypes else default_dtype(), copy=False)
     return host if backend is None else backend.asarray(host)
 
 
-def _holds_arrays(value: Any) -> bool:
-    """Whether nested lists hold NumPy scalars or arrays, whose dtype counts, rather than Python numbers."""
+def _dtypes_in(value: Any) -> Iterator[Any]:
+    """The dtypes of arrays and NumPy scalars in nested lists; Python numbers have none."""
     if isinstance(value, list | tuple):
-        return any(_holds_arrays(v) for v in value)
-    return hasattr(value, "dtype")
-
-
-def _refuse_dtype(dtype: Any) -> None:
-    if canonical_dtype(dtype).kind not in "biufV" or canonical_dtype(dtype).names:
-        raise DtypeError(f"{dtype} is not supported: tensors hold real numbers, integers and booleans")
+        for v in value:
+            yield from _dtypes_in(v)
+    elif hasattr(value, "dtype"):
+        yield value.dtype
 
 
 def tensor(data: TensorLike, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
@@ -393,8 +409,11 @@ def tensor(data: TensorLike, dtype: Any = None, device: str | None = None, requi
         requires_grad: Whether `backward` shall collect a gradient here; needs a floating-point dtype.
 
     Raises:
-        DtypeError, DeviceError: see `as_array` and `backend_for`.
+        DtypeError, DeviceError: see `as_array` and `backend_for`. TapeError: it is recorded.
     """
+    if isinstance(data, Tensor):
+        data._refuse_cut("a new tensor")
+        data = data.data
     made = asarray(data, dtype=dtype, device=device, copy=True).data
     if requires_grad and not is_floating(made.dtype):
         raise DtypeError(f"tensor: requires_grad needs a floating-point dtype; got {made.dtype}, pass dtype='float32'")
@@ -409,13 +428,18 @@ def asarray(data: TensorLike, dtype: Any = None, device: str | None = None, copy
     Raises:
         DtypeError: not an array of numbers. DeviceError: no such device here. ArgumentError: `copy=False` cannot hold.
     """
-    if isinstance(data, Tensor) and not copy:
+    wanted = None if dtype is None else canonical_dtype(dtype)
+    if isinstance(data, Tensor):
         moved = data if device is None else data.to(device)
-        return moved if dtype is None else moved.astype(dtype)
+        moved = moved if wanted is None else moved.astype(wanted)
+        if copy is False and moved is not data:
+            raise ArgumentError(f"asarray: copy=False, but {data.dtype} on {data.device} must be copied to convert it")
+        if moved is not data or not copy:
+            return moved
+        return Tensor(_copy(data.data)) if data.node is None else TENSORS.positive(data)
     array = as_array(data)
     owner = BACKENDS[array.__class__]
     target = owner if device is None else backend_for(device)
-    wanted = None if dtype is None else canonical_dtype(dtype)
     if target is not owner:
         array = owner.to_numpy(array)
     try:
@@ -423,3 +447,11 @@ def asarray(data: TensorLike, dtype: Any = None, device: str | None = None, copy
     except ValueError as error:
         raise ArgumentError(f"asarray: {error}") from error
     return Tensor(made)
+
+
+def _rebuilt(data: Any, is_leaf: bool, grad: Any) -> Tensor:
+    """A tensor from what `Tensor.__reduce__` gave away."""
+    made = Tensor(_copy(data), Leaf() if is_leaf else None)
+    if grad is not None:
+        made.grad = grad
+    return made
