@@ -1,7 +1,25 @@
-"""Tensors that differentiate."""
+"""Tensors that differentiate: VJPs and JVPs on a tape, over NumPy and CuPy, and never a Jacobian.
 
-from . import errors, linalg, ops
+Every op is a name of this module (`pb.tanh`, `pb.einsum`, `pb.cross_entropy`); `pb.linalg`, `pb.random`, `pb.nn`,
+`pb.optim`, `pb.data` and `pb.io` hold what their names say; `pb.errors` holds every error that is raised on purpose.
+"""
+
+from . import errors, linalg, optim
+from .backends import default_dtype, set_default_dtype
+from .checks import check_gradients
 from .core.tape import no_grad
 from .core.tensor import Tensor, asarray, tensor
 from .ops import *
-from .transforms import *
+from .transforms import (
+    checkpoint,
+    custom_rule,
+    grad,
+    hessian,
+    hvp,
+    jvp,
+    linearize,
+    value_and_grad,
+    vjp,
+)
+
+__version__ = "0.1.0"

@@ -137,8 +137,7 @@ def _publish(made: Op, call: Any) -> Any:
 
     for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
         setattr(call, attribute, getattr(made.forward, attribute))
-    full = signature(made.forward)
-    call.__signature__ = Signature(list(full.parameters.values())[1:], return_annotation=full.return_annotation)
+    call.__signature__ = Signature(made.arguments, return_annotation=made.forward.__annotations__.get("return"))
     call.op = made
     made.call = call
     OPS[made.name] = made

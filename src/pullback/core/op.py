@@ -138,7 +138,12 @@ class Op:
 
 
 def _names(rule: Rule | None) -> list[str]:
-    return list(signature(rule).parameters) if rule else []
+    """The argument names of a rule; `inspect.signature` would take a third of the time of `import pullback`."""
+    if rule is None:
+        return []
+    if hasattr(rule, "__signature__") or not hasattr(rule, "__code__"):
+        return list(signature(rule).parameters)
+    return list(rule.__code__.co_varnames[: rule.__code__.co_argcount])
 
 
 def _bind(rule: Rule, saves: list[str]) -> BoundRule:
