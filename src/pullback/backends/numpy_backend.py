@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DeviceError
 from .base import Backend, Namespace
+from .numpy_choice import where
 from .numpy_updates import update_adam, update_sgd
 
 __all__ = ["NumpyBackend"]
@@ -114,6 +115,7 @@ class NumpyBackend(Backend):
             argsort=_argsort,
             scatter_add=_scatter_add,
             scatter_set=_scatter_set,
+            where=where,
             erf=_erf,
             erfc=_erfc,
         )

@@ -69,69 +69,77 @@ def isnan(xp: Any, x: Array) -> Any:
 # --- logic and bits ---------------------------------------------------------------------------------------------------
 
 
-def _bits(rng: Any) -> Any:
+def _truths(rng: Any) -> Any:
+    yield Sample((rng.random((2, 3)) < 0.5, rng.random(3) < 0.5))
+
+
+def _truth(rng: Any) -> Any:
+    yield Sample((rng.random((2, 3)) < 0.5,))
+
+
+def _words(rng: Any) -> Any:
     yield Sample((rng.integers(0, 8, size=(2, 3)), rng.integers(0, 8, size=(3,))))
 
 
-def _one(rng: Any) -> Any:
+def _word(rng: Any) -> Any:
     yield Sample((rng.integers(-8, 8, size=(2, 3)),))
 
 
-@elementwise(None, None)
+@elementwise(None, None, samples=_truths)
 def logical_and(xp: Any, x: Array, y: Array) -> Any:
     """Whether both booleans hold."""
     return xp.logical_and(x, y)
 
 
-@elementwise(None, None)
+@elementwise(None, None, samples=_truths)
 def logical_or(xp: Any, x: Array, y: Array) -> Any:
     """Whether at least one of two booleans holds."""
     return xp.logical_or(x, y)
 
 
-@elementwise(None, None)
+@elementwise(None, None, samples=_truths)
 def logical_xor(xp: Any, x: Array, y: Array) -> Any:
     """Whether exactly one of two booleans holds."""
     return xp.logical_xor(x, y)
 
 
-@elementwise(None)
+@elementwise(None, samples=_truth)
 def logical_not(xp: Any, x: Array) -> Any:
     """Whether a boolean does not hold."""
     return xp.logical_not(x)
 
 
-@elementwise(None, None, samples=_bits)
+@elementwise(None, None, samples=_words)
 def bitwise_and(xp: Any, x: Array, y: Array) -> Any:
     """`x & y`, for integers and booleans."""
     return x & y
 
 
-@elementwise(None, None, samples=_bits)
+@elementwise(None, None, samples=_words)
 def bitwise_or(xp: Any, x: Array, y: Array) -> Any:
     """`x | y`, for integers and booleans."""
     return x | y
 
 
-@elementwise(None, None, samples=_bits)
+@elementwise(None, None, samples=_words)
 def bitwise_xor(xp: Any, x: Array, y: Array) -> Any:
     """`x ^ y`, for integers and booleans."""
     return x ^ y
 
 
-@elementwise(None, samples=_one)
+@elementwise(None, samples=_word)
 def bitwise_invert(xp: Any, x: Array) -> Any:
     """`~x`, for integers and booleans."""
     return ~x
 
 
-@elementwise(None, None, samples=_bits)
+@elementwise(None, None, samples=_words)
 def bitwise_left_shift(xp: Any, x: Array, y: Array) -> Any:
     """`x << y`, for integers; `y` is not negative."""
     return x << y
 
 
-@elementwise(None, None, samples=_bits)
+@elementwise(None, None, samples=_words)
 def bitwise_right_shift(xp: Any, x: Array, y: Array) -> Any:
     """`x >> y`, for integers, keeping the sign; `y` is not negative."""
     return x >> y

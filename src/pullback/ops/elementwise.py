@@ -67,11 +67,11 @@ def divide(xp: Any, x: Array, y: Array) -> Any:
 
 @elementwise(
     lambda xp, g, y: xp.safe_divide(g, y),
-    lambda xp, g, y, out: -xp.safe_divide(xp.safe_multiply(g, out), y),
+    lambda xp, g, x, y, out: xp.where(x == 0, 0.0, -xp.safe_multiply(g, out / y)),
     domain=(0.5, 2.0),
 )
 def safe_divide(xp: Any, x: Array, y: Array) -> Any:
-    """`x / y`, and 0 where `x` is 0, whatever `y` is: also 0, infinite or NaN."""
+    """`x / y`, and 0 where `x` is 0, whatever `y` is: also 0, infinite or NaN. There the slope in `y` is 0."""
     if is_number(x):
         return x / y if x else x / xp.ones_like(y)
     if is_number(y):
@@ -81,9 +81,9 @@ def safe_divide(xp: Any, x: Array, y: Array) -> Any:
     return x / xp.where(x != 0, y, 1)
 
 
-@elementwise(lambda xp, g, y: xp.safe_multiply(g, y), lambda xp, g, x: xp.safe_multiply(g, x))
+@elementwise(lambda xp, g, y: xp.safe_multiply(g, y), lambda xp, g, x: xp.safe_multiply(x, g))
 def safe_multiply(xp: Any, x: Array, y: Array) -> Any:
-    """`x * y`, and 0 where `x` is 0, whatever `y` is: also infinite or NaN."""
+    """`x * y`, and 0 where `x` is 0, whatever `y` is: also infinite or NaN. There the slope in `y` is 0."""
     if is_number(x):
         return x * y if x else x * xp.zeros_like(y)
     if is_number(y):
@@ -93,7 +93,7 @@ def safe_multiply(xp: Any, x: Array, y: Array) -> Any:
     return x * xp.where(x != 0, y, 0)
 
 
-@elementwise(lambda xp, g, out: -xp.safe_multiply(g, out * out), domain=(0.5, 2.0))
+@elementwise(lambda xp, g, out: -xp.safe_multiply(xp.safe_multiply(g, out), out), domain=(0.5, 2.0))
 def reciprocal(xp: Any, x: Array) -> Any:
     """`1 / x`, of floating point for integers too. A zero cotangent stays zero at 0."""
     return 1.0 / x
@@ -184,7 +184,10 @@ def remainder(xp: Any, x: Array, y: Array) -> Any:
     return x % y
 
 
-@elementwise(lambda xp, g, x, out: g * xp.safe_divide(x, out), lambda xp, g, y, out: g * xp.safe_divide(y, out))
+@elementwise(
+    lambda xp, g, x, out: xp.safe_multiply(g, xp.safe_divide(x, out)),
+    lambda xp, g, y, out: xp.safe_multiply(g, xp.safe_divide(y, out)),
+)
 def hypot(xp: Any, x: Array, y: Array) -> Any:
     """`sqrt(x ** 2 + y ** 2)` without overflow; both slopes at the origin are 0."""
     return xp.hypot(x, y)
