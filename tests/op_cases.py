@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 import pullback as pb
+from pullback import trees
 from pullback.core.define import all_samples
 from pullback.core.op import OPS, Op, Sample
 
+DEVICE = "cpu"  # set by the option --device: the ops then run there, and the tests around them on the host
 DIFFERENTIABLE = [op for op in OPS.values() if op.differentiable]
 
 
@@ -39,16 +41,24 @@ class Case:
         def fill(x: Any, is_primal: bool) -> Any:
             return next(left) if is_primal else convert(x) if isinstance(x, np.ndarray) else x
 
-        args = []
+        args: list[Any] = []
         for position, x in enumerate(self.sample.args):
             if _is_sequence(self.op, position, x):
-                args.append([fill(y, _is_float(y)) for y in x])
+                args.append([moved(fill(y, _is_float(y)), DEVICE) for y in x])
             else:
-                args.append(fill(x, _is_primal(self.op, position, x)))
-        return self.op.call(*args, **self.sample.kwargs)
+                value = fill(x, _is_primal(self.op, position, x))
+                args.append(moved(value, DEVICE) if _is_input(self.op, position) else value)
+        kwargs = {k: moved(x, DEVICE) if k in self.op.inputs else x for k, x in self.sample.kwargs.items()}
+        out = self.op.call(*args, **kwargs)
+        return trees.map(lambda x: moved(x, "cpu"), out)
 
     def __repr__(self) -> str:
         return f"{self.op.name}-{self.number}"
+
+
+def moved(x: Any, device: str) -> Any:
+    """An array or a tensor on another device, on the tape; anything else, and all of it on the CPU, as it is."""
+    return pb.asarray(x).to(device) if DEVICE != "cpu" and isinstance(x, np.ndarray | pb.Tensor) else x
 
 
 def cases(ops: Sequence[Op]) -> list[Case]:
@@ -60,6 +70,10 @@ def _is_float(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype.kind == "f"
 
 
+def _is_input(op: Op, position: int) -> bool:
+    return op.arguments[min(position, len(op.arguments) - 1)].name in op.inputs
+
+
 def _is_sequence(op: Op, position: int, x: Any) -> bool:
     return isinstance(x, list | tuple) and position < len(op.arguments) and op.arguments[position].name == op.sequence
 
@@ -67,9 +81,9 @@ def _is_sequence(op: Op, position: int, x: Any) -> bool:
 def _is_primal(op: Op, position: int, x: Any) -> bool:
     if not _is_float(x):
         return False
-    name = op.arguments[min(position, len(op.arguments) - 1)].name
-    if name not in op.inputs:
+    if not _is_input(op, position):
         return False
+    name = op.arguments[min(position, len(op.arguments) - 1)].name
     return op.kind == "composite" or bool(op.sequence) or op.rules[op.inputs.index(name)] is not None
 
 
