@@ -288,7 +288,7 @@ def test_one_hot_is_rows_of_the_identity():
     assert pb.one_hot([1], 2).dtype == np.float32
     assert pb.one_hot(1, 2, dtype="int8").dtype == np.int8
     assert pb.one_hot(np.zeros((0,), int), 4).shape == (0, 4)
-    with pytest.raises(errors.IndexingError, match="label 3 .* 3 classes"):
+    with pytest.raises(errors.IndexingError, match=r"label 3 .* 3 classes"):
         pb.one_hot([0, 3], 3)
 
 
@@ -326,7 +326,7 @@ def test_shapes_that_would_broadcast_are_refused(name):
         loss_of(name)(np.ones((4, 1)), np.ones(4))
     with pytest.raises(errors.DtypeError, match="holds int64; convert"):
         loss_of(name)(np.ones(4, int), np.ones(4, int))
-    with pytest.raises(errors.ArgumentError, match="'mean', 'sum', 'none'.*got 'batchmin'"):
+    with pytest.raises(errors.ArgumentError, match=r"'mean', 'sum', 'none'.*got 'batchmin'"):
         loss_of(name)(np.ones(4), np.ones(4), reduction="batchmin")
 
 

@@ -1,0 +1,278 @@
+"""Random numbers from a counter: a key and a position give the same bits on every machine and device.
+
+The bits are those of Philox 4x64-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011):
+block `position` of a stream is a function of (key, position) alone, four words of 64 bits, so a stream can be taken up
+anywhere, and a device can compute its numbers by itself. Each draw starts at a fresh block. Numbers are drawn on the
+host and moved to the device asked for.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, is_floating
+from ..core.define import Array, Sample, composite
+from ..core.tensor import Tensor, asarray
+from ..errors import ArgumentError, DtypeError
+from ..shapes import Shape
+from .creation import as_leaf, checked_shape
+
+__all__ = ["dropout"]
+
+_ALGORITHM = "philox4x64-10"
+_Lengths = int | Sequence[int]
+
+
+class Generator:
+    """A stream of random numbers.
+
+    Args:
+        seed: An integer of at least 0; the same seed gives the same stream. None takes entropy from the system.
+
+    Draws of several threads from one generator never overlap, but which thread gets which numbers is up to the
+    scheduler: give each thread (and each process) a generator of its own by `spawn`.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        try:
+            sequence = np.random.SeedSequence(seed)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"Generator: a seed is an int of at least 0, or None; got {seed!r}") from error
+        self._start(sequence.generate_state(2, np.uint64), 0, 0)
+
+    def _start(self, key: Any, position: int, spawned: int) -> None:
+        self._key = [int(word) for word in key]
+        self._spawned = spawned
+        self._bits = np.random.Philox(key=np.array(self._key, np.uint64), counter=position)
+
+    def __repr__(self) -> str:
+        state = self.get_state()
+        return f"Generator(key={state['key']}, position={state['position']})"
+
+    # --- state ---
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the stream stands, as a dict that JSON can hold."""
+        words = self._bits.state["state"]["counter"]
+        position = sum(int(word) << (64 * i) for i, word in enumerate(words))
+        return {"algorithm": _ALGORITHM, "key": list(self._key), "position": position, "spawned": self._spawned}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state` was taken. Raises ArgumentError for what `get_state` never gave."""
+        try:
+            key, position, spawned = state["key"], int(state["position"]), int(state["spawned"])
+            if state["algorithm"] != _ALGORITHM or len(key) != 2:
+                raise ValueError("it is of another algorithm")
+            self._start(key, position, spawned)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ArgumentError(f"set_state: this is no state of a Generator ({error!r})") from error
+
+    def spawn(self, n: int) -> list["Generator"]:
+        """`n` generators with streams of their own, others at each call; this stream does not move."""
+        (count,) = checked_shape("spawn", n)
+        first, self._spawned = self._spawned, self._spawned + count
+        children = []
+        for number in range(first, first + count):
+            child = Generator.__new__(Generator)
+            child._start(np.random.SeedSequence([*self._key, number]).generate_state(2, np.uint64), 0, 0)
+            children.append(child)
+        return children
+
+    # --- words: whole blocks, in the order of little-endian machines ---
+
+    def _words64(self, n: int) -> np.ndarray:
+        return np.asarray(self._bits.random_raw(-(-n // 4) * 4), "<u8")[:n]
+
+    def _words32(self, n: int) -> np.ndarray:
+        return np.asarray(self._bits.random_raw(-(-n // 8) * 4), "<u8").view("<u4")[:n]
+
+    def _unit(self, n: int, wide: bool) -> np.ndarray:
+        """Multiples of 2^-53 (or 2^-24 in float32) from [0, 1)."""
+        if wide:
+            return (self._words64(n) >> np.uint64(11)).view(np.int64) * 2.0**-53
+        return (self._words32(n) >> np.uint32(8)).view(np.int32) * np.float32(2.0**-24)
+
+    def _standard_normal(self, n: int, wide: bool) -> np.ndarray:
+        """Box and Muller, "A note on the generation of random normal deviates" (1958): two from two, without a branch.
+
+        The radius comes from (word + 1/2) 2^-32 in float32, which reaches 6.7 deviations, or from 2^-53 (8.5).
+        """
+        half = -(-n // 2)
+        chance: np.ndarray
+        if wide:
+            u = self._unit(2 * half, True)
+            chance, turn = 1.0 - u[:half], u[half:]
+        else:
+            words = self._words32(2 * half)
+            chance = (words[:half].astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
+            turn = (words[half:] >> np.uint32(8)).view(np.int32) * np.float32(2.0**-24)
+        radius = np.sqrt(chance.dtype.type(-2) * np.log(chance))
+        angle = turn * turn.dtype.type(2 * np.pi)
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
+
+    def _chosen(self, probability: float, n: int) -> np.ndarray:
+        """Booleans, true with a probability, to 2^-32."""
+        threshold = round(probability * 2**32)
+        return self._words32(n) <= np.uint32(threshold - 1) if threshold else np.zeros(n, np.bool)
+
+    # --- draws ---
+
+    def uniform(
+        self,
+        shape: _Lengths = (),
+        low: float = 0.0,
+        high: float = 1.0,
+        *,
+        dtype: Any = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """Numbers from [low, high), each as likely. float64 draws have 53 random bits, others 24."""
+        if not low <= high:
+            raise ArgumentError(f"uniform: low is at most high; got {low!r} and {high!r}")
+        lengths, kind, wide = _asked("uniform", shape, dtype)
+        numbers = self._unit(prod(lengths), wide)
+        if (low, high) != (0.0, 1.0):
+            scale = numbers.dtype.type
+            numbers = scale(low) + scale(high - low) * numbers
+            numbers = np.minimum(numbers, np.nextafter(scale(high), scale(low)))  # rounding may have reached `high`
+        return _given("uniform", numbers, lengths, kind, device, requires_grad)
+
+    def normal(
+        self,
+        shape: _Lengths = (),
+        mean: float = 0.0,
+        std: float = 1.0,
+        *,
+        dtype: Any = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """Normally distributed numbers of a mean and a standard deviation."""
+        if not std >= 0:
+            raise ArgumentError(f"normal: std is at least 0; got {std!r}")
+        lengths, kind, wide = _asked("normal", shape, dtype)
+        numbers = self._standard_normal(prod(lengths), wide)
+        scale = numbers.dtype.type
+        return _given("normal", scale(mean) + scale(std) * numbers, lengths, kind, device, requires_grad)
+
+    def bernoulli(
+        self, probability: float = 0.5, shape: _Lengths = (), *, dtype: Any = "bool", device: str | None = None
+    ) -> Tensor:
+        """True (1 in other dtypes) with a probability, which is rounded to a multiple of 2^-32; false else."""
+        _check_probability("bernoulli: probability", probability)
+        lengths = checked_shape("bernoulli", shape)
+        numbers = self._chosen(probability, prod(lengths))
+        return _given("bernoulli", numbers, lengths, canonical_dtype(dtype), device)
+
+    def integers(
+        self,
+        low: int,
+        high: int | None = None,
+        shape: _Lengths = (),
+        *,
+        dtype: Any = "int64",
+        device: str | None = None,
+    ) -> Tensor:
+        """Integers from low to high - 1 (from 0 to low - 1 if only one is given), as likely to (high - low) / 2^64."""
+        low, high = (0, low) if high is None else (low, high)
+        lengths, kind = checked_shape("integers", shape), canonical_dtype(dtype)
+        if kind.kind not in "iu":
+            raise DtypeError(f"integers: dtype is one of integers; got {kind}")
+        if not low < high or low < np.iinfo(kind).min or high - 1 > np.iinfo(kind).max:
+            raise ArgumentError(f"integers: no number from {low} to below {high} in {kind}")
+        span = high - low
+        words = self._words64(prod(lengths))
+        offsets = words if span == 2**64 else words % np.uint64(span)
+        return _given("integers", offsets + np.uint64(low % 2**64), lengths, kind, device)
+
+    def permutation(self, n: int, *, device: str | None = None) -> Tensor:
+        """The integers 0 to n - 1 in a random order, every order as likely: the order of n random words."""
+        lengths = checked_shape("permutation", n)
+        return _given(
+            "permutation", np.argsort(self._words64(*lengths), stable=True), lengths, np.dtype("int64"), device
+        )
+
+    def scaled_mask(self, shape: Shape, rate: float, dtype: np.dtype) -> np.ndarray:
+        """0 with probability `rate`, else 1 / (1 - rate), in host memory."""
+        if rate == 1:
+            return np.zeros(shape, dtype)
+        mask = self._chosen(1.0 - rate, prod(shape)).reshape(shape).astype(dtype)
+        mask *= dtype.type(1.0 / (1.0 - rate))
+        return mask
+
+
+def _asked(name: str, shape: _Lengths, dtype: Any) -> tuple[Shape, np.dtype, bool]:
+    """Shape and floating-point dtype of a draw, and whether float64 is drawn."""
+    kind = canonical_dtype(default_dtype() if dtype is None else dtype)
+    if not is_floating(kind):
+        raise DtypeError(f"{name}: numbers are of floating point; got {kind}")
+    return checked_shape(name, shape), kind, kind.itemsize > 4
+
+
+def _given(
+    name: str, numbers: np.ndarray, shape: Shape, dtype: np.dtype, device: str | None, requires_grad: bool = False
+) -> Tensor:
+    """Numbers drawn in a row, in their shape and dtype and on their device."""
+    backend = backend_for("cpu" if device is None else device)
+    host = numbers.astype(dtype, copy=False).reshape(shape)
+    return as_leaf(name, backend.asarray(host, device=device), requires_grad)
+
+
+def _check_probability(what: str, probability: float) -> None:
+    if not 0 <= probability <= 1:
+        raise ArgumentError(f"{what} is a number from 0 to 1; got {probability!r}")
+
+
+default_generator = Generator()
+"""Of this process: what `pb.random.uniform` and the others draw from, and dropout without a generator."""
+
+
+def seed(n: int) -> None:
+    """Start the default generator of this process again, at the stream of seed `n`.
+
+    All threads share it: a run is repeatable if only one of them draws. A forked process goes on with a copy, which
+    gives the same numbers as its parent: seed it, or spawn a generator for it.
+    """
+    default_generator.set_state(Generator(n).get_state())
+
+
+def _generator(given: Generator | int | None) -> Generator:
+    if given is None:
+        return default_generator
+    return given if isinstance(given, Generator) else Generator(given)
+
+
+def _dropout_samples(rng: Any) -> Any:
+    yield Sample((rng.normal(size=(3, 4)), 0.5), {"generator": 1})
+    yield Sample((rng.normal(size=7), 0.25), {"generator": 2})
+    yield Sample((rng.normal(size=2), 0.0))
+    yield Sample((rng.normal(size=2), 1.0))
+
+
+@composite(samples=_dropout_samples)
+def dropout(xp: Any, x: Array, rate: float, generator: Generator | int | None = None) -> Any:
+    """`x` with each number made 0 with probability `rate`, and the others divided by `1 - rate`: the mean stays.
+
+    Args:
+        x: Floating-point numbers.
+        rate: From 0 (x itself) to 1 (zeros).
+        generator: What the mask is drawn from: a Generator, None for the default one of the process, or an int for
+            `Generator(int)`, which gives the same mask at every call.
+
+    It is one product with a mask of 0 and `1 / (1 - rate)`, which the tape keeps. Source: Srivastava et al., "Dropout:
+    a simple way to prevent neural networks from overfitting" (2014), in the form that leaves evaluation alone.
+    """
+    _check_probability("dropout: rate", rate)
+    if not hasattr(x, "dtype"):
+        x = asarray(x)
+    array = x.data if isinstance(x, Tensor) else x
+    if not is_floating(array.dtype):
+        raise DtypeError(f"dropout: x holds {array.dtype}; convert it with .astype('float32')")
+    if rate == 0:
+        return x
+    backend = BACKENDS[array.__class__]
+    mask = _generator(generator).scaled_mask(tuple(array.shape), rate, canonical_dtype(array.dtype))
+    return xp.multiply(x, backend.asarray(mask, device=backend.device_of(array)))
