@@ -234,11 +234,9 @@ def _composite(op: Op) -> Callable[..., Any]:
         return x if x.__class__ is Tensor or x is None or x.__class__ in weak else asarray(x)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        args = tuple([entered(x) if is_array[min(i, rest)] else x for i, x in enumerate(args)])
-        if kwargs:
-            kwargs = {name: entered(x) if name in named else x for name, x in kwargs.items()}
         try:
-            return forward(TENSORS, *args, **kwargs)
+            given = [entered(x) if is_array[min(i, rest)] else x for i, x in enumerate(args)]
+            return forward(TENSORS, *given, **{k: entered(x) if k in named else x for k, x in kwargs.items()})
         except Exception as error:
             if isinstance(error, PullbackError) and str(error).split(":")[0] in OPS:
                 raise  # by an op inside, which said all there is to say

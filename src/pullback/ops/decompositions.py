@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core.define import Array, Sample, elementwise, op
 from ..errors import ArgumentError, RuleError
-from .solving import definite, require_square
+from .solving import definite, require_matrix, require_square
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "qr", "safe_reciprocal", "svd", "svdvals"]
 
@@ -124,11 +124,12 @@ def qr(xp: Any, x: Array, mode: str = "reduced") -> Any:
     Shapes: x (..., m, n) gives Q (..., m, k) and R (..., k, n), with k = min(m, n), or m in mode "complete".
 
     Raises:
-        ArgumentError: another mode. RuleError: the derivative of "complete" for more rows than columns.
-        LinearAlgebraError: the derivative at a matrix whose first k columns are dependent.
+        ArgumentError: another mode. ShapeError: x is no matrix. RuleError: the derivative of "complete" for more rows
+        than columns. LinearAlgebraError: the derivative at a matrix whose first k columns are dependent.
     """
     if mode not in ("reduced", "complete"):
         raise ArgumentError(f"mode is 'reduced' or 'complete'; got {mode!r}")
+    require_matrix(x)
     return tuple(xp.linalg.qr(x, mode=mode))
 
 
@@ -249,9 +250,10 @@ def svd(xp: Any, x: Array, full_matrices: bool = True) -> Any:
     U (..., m, m) and Vh (..., n, n).
 
     Raises:
-        RuleError: the derivative with full_matrices of matrices that are not square. LinearAlgebraError: no
-        convergence.
+        ShapeError: x is no matrix. RuleError: the derivative with full_matrices of matrices that are not square.
+        LinearAlgebraError: no convergence.
     """
+    require_matrix(x)
     return tuple(xp.linalg.svd(x, full_matrices=full_matrices))
 
 
@@ -270,6 +272,7 @@ def svdvals(xp: Any, x: Array) -> Any:
     Shapes: x (..., m, n) gives (..., min(m, n)).
 
     Raises:
-        LinearAlgebraError: no convergence.
+        ShapeError: x is no matrix. LinearAlgebraError: no convergence.
     """
+    require_matrix(x)
     return xp.linalg.svdvals(x)

@@ -33,6 +33,12 @@ def require_square(x: Any) -> None:
         raise ShapeError(f"takes square matrices (..., n, n); got shape {tuple(x.shape)}")
 
 
+def require_matrix(x: Any) -> None:
+    """Raise ShapeError unless `x` has two axes or more."""
+    if x.ndim < 2:
+        raise ShapeError(f"takes matrices (..., m, n); got shape {tuple(x.shape)}")
+
+
 def definite(rng: Any, *shape: int) -> Any:
     """A sample of well-conditioned positive definite matrices."""
     wide = rng.normal(size=(*shape[:-1], 3 * shape[-1]))
@@ -159,7 +165,11 @@ def pinv(xp: Any, x: Array, rtol: Any = None) -> Any:
             each; None is max(m, n) times the precision of the dtype.
 
     Shapes: x (..., m, n) gives (..., n, m).
+
+    Raises:
+        ShapeError: x is no matrix. LinearAlgebraError: no convergence.
     """
+    require_matrix(x)
     return xp.linalg.pinv(x, rtol=rtol)
 
 
@@ -261,7 +271,11 @@ def matrix_rank(xp: Any, x: Array, rtol: Any = None) -> Any:
         rtol: One number for all matrices or one each; None is max(m, n) times the precision of the dtype.
 
     Shapes: x (..., m, n) gives (...).
+
+    Raises:
+        ShapeError: x is no matrix. LinearAlgebraError: no convergence.
     """
+    require_matrix(x)
     return xp.linalg.matrix_rank(x, rtol=rtol)
 
 
@@ -300,9 +314,8 @@ def matrix_norm(xp: Any, x: Array, keepdims: bool = False, ord: Any = "fro") -> 
     Raises:
         ShapeError: x is no matrix. ArgumentError: no such norm.
     """
-    if ord not in _NORMS:
+    if ord not in tuple(_NORMS):
         raise ArgumentError(f"ord is one of {', '.join(map(repr, _NORMS))}; got {ord!r}")
-    if x.ndim < 2:
-        raise ShapeError(f"takes matrices (..., m, n); got shape {tuple(x.shape)}; see vector_norm")
+    require_matrix(x)
     norm = _NORMS[ord](xp, x)
     return _on_matrices(xp, norm) if keepdims else norm
