@@ -104,7 +104,7 @@ class _Rules:
             return rule(
                 trees.unflatten(self.spec, list(entries)), trees.unflatten(self.spec, list(values)), self.primals
             )
-        wrapped = [Tensor(g) for g in entries]
+        wrapped = [g if g is None else Tensor(g) for g in entries]
         with no_grad():
             primals = [Tensor(x.data) for x in self.primals]
             return rule(
