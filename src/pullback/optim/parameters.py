@@ -1,6 +1,6 @@
 """Parameters and gradients as the optimizers take them: flat lists with names, looked at before anything is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -20,8 +20,6 @@ def named_parameters(who: str, params: Any) -> dict[str, Tensor]:
         ArgumentError: there is none, or one stands there twice. DtypeError: something is no tensor.
         TapeError: a tensor collects no gradient.
     """
-    if not isinstance(params, Tensor | Mapping | Sequence) and not is_dataclass(params) and hasattr(params, "__iter__"):
-        params = list(params)
     found = _named(who, params)
     if not found:
         raise ArgumentError(f"{who}: there are no parameters; pass model.parameters() or a tree of tensors")
@@ -69,8 +67,6 @@ def given_gradients(who: str, params: Mapping[str, Tensor], gradients: Any) -> l
         ArgumentError: it names a parameter that is not there, or it is empty.
         ShapeError, DtypeError, DeviceError: a gradient does not fit its parameter.
     """
-    if not isinstance(gradients, Tensor | Mapping | Sequence) and not is_dataclass(gradients):
-        gradients = list(gradients) if hasattr(gradients, "__iter__") else gradients
     named = _named(who, gradients)
     unknown = sorted(named.keys() - params.keys())
     if unknown:
@@ -79,8 +75,10 @@ def given_gradients(who: str, params: Mapping[str, Tensor], gradients: Any) -> l
         raise ArgumentError(f"{who}: the gradients given are empty; there {_are(params)}")
     found = []
     for name, x in params.items():
-        g = as_array(named[name]) if name in named else None
+        g = named.get(name)
         if g is not None:
+            weak = g.__class__ in (int, float)  # takes the dtype of its parameter
+            g = BACKENDS[x.data.__class__].asarray(g, dtype=x.data.dtype) if weak else as_array(g)
             _refuse_unlike(who, name, g, x.data)
         found.append(g)
     return found
@@ -99,6 +97,9 @@ def refuse_nonfinite(who: str, params: Mapping[str, Tensor], gradients: Sequence
 
 
 def _named(who: str, tree: Any) -> dict[str, Any]:
+    """Leaves by dotted name, of a tree or of what can only be iterated over."""
+    if isinstance(tree, Iterable) and not isinstance(tree, Mapping | Sequence) and not hasattr(tree, "shape"):
+        tree = tree if is_dataclass(tree) else list(tree)
     leaves, _ = trees.flatten(tree)
     found = trees.flatten_with_names(tree)
     if len(found) != len(leaves):
