@@ -9,6 +9,7 @@ from ..core.op import TENSORS
 from ..core.tape import Equation, enable_recording, pull, push, recording, tape_of, tick
 from ..core.tensor import Tensor
 from .packed import record_function
+from .trace import require_function
 
 __all__ = ["checkpoint"]
 
@@ -20,6 +21,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     one part and n arguments, for one more forward. Tensors that f closes over get their gradients too. f must do the
     same when it runs again (a dropout inside needs a generator seeded inside).
     """
+    require_function("checkpoint", f)
 
     @wraps(f)
     def checkpointed(*args: Any, **kwargs: Any) -> Any:

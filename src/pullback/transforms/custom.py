@@ -12,6 +12,7 @@ from ..core.tape import no_grad, recording
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, RuleError
 from .packed import record_function
+from .trace import require_function
 
 __all__ = ["custom_rule"]
 
@@ -39,6 +40,7 @@ def custom_rule(
         RuleError: the rules disagree, or one returns the wrong number of results or a wrong shape.
         ArgumentError: no rule is given.
     """
+    require_function("custom_rule", f)
     if vjp is None and jvp is None:
         raise ArgumentError("custom_rule: give vjp=, jvp= or both")
     name = getattr(f, "__name__", "custom_rule")

@@ -8,8 +8,8 @@ from ..backends import BACKENDS
 from ..core.op import TENSORS
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, ShapeError
-from .reverse import grad
-from .trace import Trace, checked_like
+from .reverse import argument_numbers, grad
+from .trace import Trace, checked_like, require_function
 
 __all__ = ["hessian", "hvp", "jvp", "linearize"]
 
@@ -32,9 +32,15 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
     Raises: as `linearize`; ArgumentError when primals or tangents are not given as tuples or lists.
     """
+    return _pushed("jvp", f, primals, tangents)
+
+
+def _pushed(name: str, f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
-        raise ArgumentError("jvp: primals and tangents are tuples, one entry per argument of f: jvp(f, (x,), (t,))")
-    out, push = _linearize("jvp", f, primals)
+        raise ArgumentError(
+            f"{name}: primals and tangents are tuples, one entry per argument of f: {name}(f, (x,), (t,))"
+        )
+    out, push = _linearize(name, f, primals)
     return out, push(*tangents)
 
 
@@ -60,9 +66,15 @@ def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     """The Hessian of `f` (to one number) at `primals`, times `tangents`: a tuple of trees like `primals`.
 
     Forward over reverse: the pullback is pushed. No Hessian is formed.
+
+    Raises: as `jvp` and `grad`.
     """
-    gradient = grad(f, argnums=tuple(range(len(primals))))
-    out: tuple[Any, ...] = jvp(gradient, primals, tangents)[1]
+    require_function("hvp", f)
+
+    def gradient(*xs: Any) -> Any:
+        return grad(f, range(len(xs)))(*xs)
+
+    out: tuple[Any, ...] = _pushed("hvp", gradient, primals, tangents)[1]
     return out
 
 
@@ -72,15 +84,22 @@ def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     Returns:
         For an argument of shape s, a tensor of shape (*s, *s); for a tree, a tree of trees of such blocks, the outer
         one for the row. One push of the gradient per number of the argument.
+
+    Raises (when called): as `grad`; ArgumentError when `argnums` is not one int.
     """
+    require_function("hessian", f)
 
     def second_derivative(*args: Any, **kwargs: Any) -> Any:
-        def gradient(x: Any) -> Any:
-            return grad(f, argnums)(*args[:argnums], x, *args[argnums + 1 :], **kwargs)
+        if not hasattr(argnums, "__index__"):
+            raise ArgumentError(f"hessian: argnums is one int; got {argnums!r}; put several arguments into one tree")
+        (number,) = argument_numbers("hessian", argnums, len(args))
 
-        leaves, spec = trees.flatten(args[argnums])
+        def gradient(x: Any) -> Any:
+            return grad(f, number)(*args[:number], x, *args[number + 1 :], **kwargs)
+
+        leaves, spec = trees.flatten(args[number])
         primals = [x if isinstance(x, Tensor) else asarray(x) for x in leaves]
-        _, push = linearize(gradient, trees.unflatten(spec, list(primals)))
+        _, push = _linearize("hessian", gradient, (trees.unflatten(spec, list(primals)),))
         columns = [[trees.flatten(push(unit))[0] for unit in _units(spec, primals, k)] for k in range(len(primals))]
         rows = [
             trees.unflatten(spec, [_block([c[j] for c in columns[k]], x, primals[j]) for k, x in enumerate(primals)])

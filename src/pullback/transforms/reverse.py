@@ -1,13 +1,14 @@
 """Reverse mode: vjp, grad, value_and_grad."""
 
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any
 
 from .. import trees
 from ..backends import BACKENDS, is_floating
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DtypeError, ShapeError, TapeError
-from .trace import Trace, checked_like
+from .trace import Trace, checked_like, require_function
 
 __all__ = ["grad", "value_and_grad", "vjp"]
 
@@ -57,9 +58,10 @@ def value_and_grad(
         ShapeError: f's value is not one number. DtypeError: it, or an argument, is not of floating point.
         ArgumentError: `argnums` names no positional argument.
     """
+    require_function("grad", f)
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        numbers = _argument_numbers(argnums, len(args))
+        numbers = argument_numbers("grad", argnums, len(args))
         trace = Trace("grad", lambda *a: f(*a, **kwargs), args, numbers)
         value, aux = _split(trace.out, has_aux)
         _check_scalar(value)
@@ -70,7 +72,7 @@ def value_and_grad(
         grads = [
             trees.unflatten(s, [next(found) for _ in heads]) for s, heads in zip(trace.specs, trace.heads, strict=True)
         ]
-        return kept, grads[0] if isinstance(argnums, int) else tuple(grads)
+        return kept, grads[0] if hasattr(argnums, "__index__") else tuple(grads)
 
     return value_and_gradient
 
@@ -86,13 +88,17 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     return gradient
 
 
-def _argument_numbers(argnums: int | Sequence[int], count: int) -> list[int]:
-    numbers = [argnums] if isinstance(argnums, int) else list(argnums)
-    if not all(isinstance(n, int) and -count <= n < count for n in numbers):
-        raise ArgumentError(f"grad: argnums {argnums} does not name one of the {count} positional arguments given")
+def argument_numbers(name: str, argnums: int | Sequence[int], count: int) -> list[int]:
+    """The positions named by `argnums`, counted from the front. Raises ArgumentError where it names none."""
+    try:
+        numbers = [index(argnums)] if hasattr(argnums, "__index__") else [index(n) for n in argnums]
+    except TypeError:
+        raise ArgumentError(f"{name}: argnums is an int or several; got {argnums!r}") from None
+    if not all(-count <= n < count for n in numbers):
+        raise ArgumentError(f"{name}: argnums {argnums} does not name one of the {count} positional arguments given")
     found = [n % count for n in numbers]
     if len(set(found)) != len(found) or not found:
-        raise ArgumentError(f"grad: argnums {argnums} must name each argument once, and at least one")
+        raise ArgumentError(f"{name}: argnums {argnums} must name each argument once, and at least one")
     return found
 
 

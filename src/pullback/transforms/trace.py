@@ -10,7 +10,7 @@ from ..core.tape import HEAD, Equation, enable_recording, equation, pull, push, 
 from ..core.tensor import Tensor, asarray
 from ..errors import DtypeError, ShapeError
 
-__all__ = ["Trace", "checked_like"]
+__all__ = ["Trace", "checked_like", "require_function"]
 
 
 class Trace:
@@ -27,6 +27,7 @@ class Trace:
         self, name: str, f: Callable[..., Any], primals: Sequence[Any], argnums: Sequence[int] | None = None
     ) -> None:
         chosen = range(len(primals)) if argnums is None else argnums
+        require_function(name, f)
         self.mark = tick()
         self.name = name
         self.specs: list[Any] = []
@@ -39,12 +40,15 @@ class Trace:
             self.specs.append(spec)
             self.heads.append(heads)
         self.flat_heads = [head for heads in self.heads for head in heads]
+        self.ends: list[Equation] = [head.node for head in self.flat_heads]  # before f, which may write at an index
         with enable_recording():
             self.out = f(*arguments)
-        self.ends: list[Equation] = [head.node for head in self.flat_heads]
 
     def _head(self, leaf: Any, number: int) -> Tensor:
-        x = leaf if isinstance(leaf, Tensor) else asarray(leaf)
+        try:
+            x = leaf if isinstance(leaf, Tensor) else asarray(leaf)
+        except DtypeError as error:
+            raise DtypeError(f"{self.name}: argument {number}: {error}") from error
         if not is_floating(x.dtype):
             raise DtypeError(
                 f"{self.name}: argument {number} holds {x.dtype}; "
@@ -99,6 +103,12 @@ class Trace:
         if value is None:
             return Tensor(BACKENDS[like.data.__class__].xp.zeros_like(like.data))
         return value if isinstance(value, Tensor) else Tensor(value)
+
+
+def require_function(name: str, f: Any) -> None:
+    """Raise DtypeError where a function is due and something else was given, such as its value."""
+    if not callable(f):
+        raise DtypeError(f"{name}: its first argument is a function; got {type(f).__name__}, which cannot be called")
 
 
 def checked_like(name: str, what: str, tree: Any, spec: Any, like: Sequence[Any]) -> list[Tensor]:
