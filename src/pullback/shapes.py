@@ -9,16 +9,9 @@ Shape = tuple[int, ...]
 Axis = int | tuple[int, ...] | None
 
 __all__ = [
-    "Axis",
-    "Shape",
-    "along",
-    "broadcast_axes",
-    "broadcast_shape",
-    "count",
-    "kept",
-    "normalize_axes",
-    "normalize_axis",
-]
+    "Axis", "Shape", "along", "broadcast_axes", "broadcast_shape", "count", "kept", "normalize_axes", "normalize_axis",
+    "reduced_axes",
+]  # fmt: skip
 
 
 def normalize_axis(axis: int, ndim: int) -> int:
@@ -41,6 +34,11 @@ def normalize_axes(axis: Axis | Sequence[int], ndim: int) -> tuple[int, ...]:
     if len(set(axes)) != len(axes):
         raise ShapeError(f"axis {axis} names the same axis twice; name each once")
     return axes
+
+
+def reduced_axes(axis: Axis | Sequence[int], ndim: int) -> Axis:
+    """`axis` as the reductions of a namespace take it. They check an int themselves, except NumPy's for a 0-d array."""
+    return axis if axis is None or (axis.__class__ is int and ndim) else normalize_axes(axis, ndim)
 
 
 def kept(shape: Shape, axis: Axis) -> Shape:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import BACKENDS, Backend, is_floating
+from ..backends import BACKENDS, Backend, canonical_dtype, default_dtype, is_floating
 from ..errors import (
     ArgumentError,
     DeviceError,
@@ -341,8 +341,8 @@ def operand(x: Any) -> Any:
 def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[Any], Backend]:
     """Arrays that may meet in one op, and their backend.
 
-    One device is required. Python numbers stay weak beside an array and become arrays where none is. For elementwise
-    ops, integers and booleans beside floating-point arrays take the floating-point dtype.
+    One device is required. Python numbers stay weak beside an array and become arrays where none is, and in a sequence.
+    For elementwise ops, integers and booleans beside floating-point arrays take the floating-point dtype.
     """
     present = [a for a in arrays if a is not None and a.__class__ not in WEAK]
     if not present:
@@ -351,6 +351,10 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
     backend = BACKENDS[present[0].__class__]
     if any(BACKENDS[a.__class__] is not backend for a in present[1:]):
         raise DeviceError(f"{op.name}: its inputs are on different devices; move them with .to(): {_met(op, arrays)}")
+    if op.sequence and len(present) < len(arrays):
+        if any(a is None for a in arrays):
+            raise ArgumentError(f"{op.name}: {op.sequence} holds None where an array is needed")
+        arrays = present = [_like(present, a, backend) if a.__class__ in WEAK else a for a in arrays]
     if promotes and len({a.dtype for a in present}) > 1:
         floating = [a.dtype for a in present if is_floating(a.dtype)]
         if floating and len(floating) < len(present):
@@ -361,6 +365,15 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
                 for i, a in enumerate(arrays)
             ]  # fmt: skip
     return arrays, backend
+
+
+def _like(present: Sequence[Any], number: Any, backend: Backend) -> Any:
+    """A Python number as an array of the dtype that it takes beside those that are present."""
+    floating = [a.dtype for a in present if is_floating(a.dtype)]
+    if not floating and isinstance(number, float):
+        return backend.asarray(number, dtype=default_dtype())
+    kind = floating[0] if floating else np.result_type(canonical_dtype(present[0].dtype), number)
+    return backend.asarray(number, dtype=kind)
 
 
 def _is_condition(op: Op, position: int) -> bool:

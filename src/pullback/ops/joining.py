@@ -71,6 +71,14 @@ def stack(xp: Any, arrays: Arrays, axis: int = 0) -> Any:
     return xp.stack(arrays, axis=axis)
 
 
+def _whole_numbers(given: Any) -> int | list[int] | None:
+    """An int, or the list of ints that a sequence, an array or a tensor holds; None for anything else."""
+    found = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(found, Sequence):
+        return list(found) if all(isinstance(n, int) for n in found) else None
+    return found if isinstance(found, int) else None
+
+
 # --- apart ------------------------------------------------------------------------------------------------------------
 
 
@@ -93,13 +101,16 @@ def unstack(xp: Any, x: Array, axis: int = 0) -> Any:
 
 def _cuts(size: int, indices_or_sections: Any) -> list[int]:
     """The positions between which the parts lie, from 0 to `size`."""
-    if isinstance(indices_or_sections, int):
-        if indices_or_sections < 1 or size % indices_or_sections:
-            raise ShapeError(f"{size} numbers along the axis do not make {indices_or_sections} equal parts")
-        return list(range(0, size + 1, size // indices_or_sections)) if size else [0] * (indices_or_sections + 1)
-    cuts = [0, *[slice(int(i)).indices(size)[1] for i in indices_or_sections], size]
+    found = _whole_numbers(indices_or_sections)
+    if found is None:
+        raise ArgumentError(f"a number of parts is an int, positions are several; got {indices_or_sections!r}")
+    if not isinstance(found, list):
+        if found < 1 or size % found:
+            raise ShapeError(f"{size} numbers along the axis do not make {found} equal parts")
+        return list(range(0, size + 1, size // found)) if size else [0] * (found + 1)
+    cuts = [0, *[slice(position).indices(size)[1] for position in found], size]
     if any(a > b for a, b in pairwise(cuts)):
-        raise ArgumentError(f"positions to cut at are in ascending order; got {list(indices_or_sections)}")
+        raise ArgumentError(f"positions to cut at are in ascending order; got {found}")
     return cuts
 
 
@@ -129,6 +140,14 @@ def split(xp: Any, x: Array, indices_or_sections: int | Sequence[int], axis: int
 # --- repeated ---------------------------------------------------------------------------------------------------------
 
 
+def _counts(name: str, given: Any) -> list[int]:
+    found = _whole_numbers(given)
+    counts = found if isinstance(found, list) else [-1 if found is None else found]
+    if any(n < 0 for n in counts):
+        raise ArgumentError(f"{name} are integers, 0 or more; got {given!r}")
+    return counts
+
+
 def _tiles(rng: Any) -> Any:
     for shape, repetitions in (((3,), 2), ((2, 3), (2,)), ((2, 3), (3, 1, 2)), ((), (2, 2)), ((2, 1), (0, 2))):
         yield Sample((rng.normal(size=shape), repetitions))
@@ -136,14 +155,18 @@ def _tiles(rng: Any) -> Any:
 
 @composite(samples=_tiles)
 def tile(xp: Any, x: Array, repetitions: int | Sequence[int]) -> Any:
-    """`x` as a tile, laid `repetitions` times along the last axes (an int counts for the last axis alone)."""
-    times = tuple(repetitions) if isinstance(repetitions, Sequence) else (repetitions,)
-    ndim = max(x.ndim, len(times))
-    times = (*(1,) * (ndim - len(times)), *times)
+    """`x` as a tile, laid `repetitions` times along the last axes (an int counts for the last axis alone).
+
+    Raises:
+        ArgumentError: repetitions are no ints, or negative.
+    """
+    counts = _counts("repetitions", repetitions)
+    ndim = max(x.ndim, len(counts))
+    counts = [*(1,) * (ndim - len(counts)), *counts]
     lengths = (*(1,) * (ndim - x.ndim), *x.shape)
     apart = xp.reshape(x, tuple([m for n in lengths for m in (1, n)]))
-    laid = xp.broadcast_to(apart, tuple([m for pair in zip(times, lengths, strict=True) for m in pair]))
-    return xp.reshape(laid, tuple([r * n for r, n in zip(times, lengths, strict=True)]))
+    laid = xp.broadcast_to(apart, tuple([m for pair in zip(counts, lengths, strict=True) for m in pair]))
+    return xp.reshape(laid, tuple([r * n for r, n in zip(counts, lengths, strict=True)]))
 
 
 def _repeats(rng: Any) -> Any:
@@ -166,10 +189,7 @@ def repeat(xp: Any, x: Array, repeats: Any, axis: int | None = None) -> Any:
         x, axis = xp.reshape(x, (x.size,)), 0
     axis = normalize_axis(axis, x.ndim)
     size = x.shape[axis]
-    given = repeats.tolist() if hasattr(repeats, "tolist") else repeats
-    counts = list(given) if isinstance(given, Sequence) else [given]
-    if not all(isinstance(n, int) and n >= 0 for n in counts):
-        raise ArgumentError(f"repeats are integers, 0 or more; got {given!r}")
+    counts = _counts("repeats", repeats)
     if len(counts) == 1:
         shape = (*x.shape[: axis + 1], counts[0], *x.shape[axis + 1 :])
         repeated = xp.broadcast_to(xp.expand_dims(x, axis=axis + 1), shape)
@@ -186,7 +206,7 @@ _REFLECTIONS: dict[str, Callable[[int, int], int]] = {
     "edge": lambda i, n: min(max(i, 0), n - 1),
     "wrap": lambda i, n: i % n,
     "reflect": lambda i, n: abs((i + n - 1) % (2 * n - 2 or 1) - n + 1),
-    "symmetric": lambda i, n: min(i % (2 * n), -1 - i % (-2 * n)),
+    "symmetric": lambda i, n: min(i % (2 * n), (-1 - i) % (2 * n)),
 }
 """For each mode, which position of an axis of length n stands at position i outside of it."""
 

@@ -13,18 +13,11 @@ from typing import Any
 from ..backends import default_dtype, is_floating
 from ..core.define import Array, Sample, op
 from ..errors import ArgumentError
-from ..shapes import Axis, count, kept, normalize_axes
+from ..shapes import Axis, count, kept, normalize_axes, reduced_axes
 
 __all__ = [
     "all", "any", "count_nonzero", "max", "mean", "min", "prod", "std", "sum", "var", "vector_norm",
 ]  # fmt: skip
-
-
-def _checked(x: Any, axis: Any) -> Any:
-    """`axis` as namespaces take it. They check an int themselves, but NumPy lets one of a 0-d array pass."""
-    if axis is None or (axis.__class__ is int and x.ndim):
-        return axis
-    return normalize_axes(axis, x.ndim)
 
 
 def _floating(xp: Any, x: Any) -> Any:
@@ -64,7 +57,7 @@ def sum(xp: Any, x: Array, axis: Axis = None, *, dtype: Any = None, keepdims: bo
     The result has the dtype of x if that is of floating point, the default integer for small integers and booleans, or
     `dtype`, in which it is then summed.
     """
-    axis = _checked(x, axis)
+    axis = reduced_axes(axis, x.ndim)
     if dtype is None:
         return xp.sum(x, axis=axis, keepdims=keepdims)
     return xp.sum(x, axis=axis, dtype=xp.dtype(dtype), keepdims=keepdims)
@@ -77,7 +70,7 @@ def sum(xp: Any, x: Array, axis: Axis = None, *, dtype: Any = None, keepdims: bo
 )
 def mean(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """The arithmetic mean over `axis`; NaN where there are no numbers. float16 is summed in float32."""
-    return _mean(xp, x, _checked(x, axis), keepdims)
+    return _mean(xp, x, reduced_axes(axis, x.ndim), keepdims)
 
 
 def _weight(numbers: float) -> float:
@@ -106,7 +99,7 @@ def _deviation(xp: Any, x: Any, axis: Any) -> Any:
 
 def _variance(xp: Any, x: Any, axis: Any, correction: float, keepdims: bool) -> Any:
     x = _floating(xp, x)
-    axis = _checked(x, axis)
+    axis = reduced_axes(axis, x.ndim)
     d = x - _mean(xp, x, axis, True)
     total = xp.sum(d * d, axis=axis, keepdims=keepdims)
     freedom = count(x.shape, axis) - correction
@@ -183,7 +176,7 @@ def max(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     Raises:
         ShapeError: there are no numbers to choose from.
     """
-    return xp.max(x, axis=_checked(x, axis), keepdims=keepdims)
+    return xp.max(x, axis=reduced_axes(axis, x.ndim), keepdims=keepdims)
 
 
 @op(_to_ties, jvp=_from_ties, samples=_reduced)
@@ -193,7 +186,7 @@ def min(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     Raises:
         ShapeError: there are no numbers to choose from.
     """
-    return xp.min(x, axis=_checked(x, axis), keepdims=keepdims)
+    return xp.min(x, axis=reduced_axes(axis, x.ndim), keepdims=keepdims)
 
 
 # --- products ---------------------------------------------------------------------------------------------------------
@@ -227,16 +220,18 @@ def _factors(rng: Any) -> Any:
 
 
 @op(
-    lambda xp, g, x, axis, keepdims: _kept(xp, g, x.shape, axis, keepdims) * _others(xp, x, axis),
-    jvp=lambda xp, t, x, axis, keepdims: xp.sum(t * _others(xp, x, axis), axis=axis, keepdims=keepdims),
+    lambda xp, g, x, axis, keepdims: xp.safe_multiply(_kept(xp, g, x.shape, axis, keepdims), _others(xp, x, axis)),
+    jvp=lambda xp, t, x, axis, keepdims: xp.sum(
+        xp.safe_multiply(t, _others(xp, x, axis)), axis=axis, keepdims=keepdims
+    ),
     samples=_factors,
 )
 def prod(xp: Any, x: Array, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Any:
     """The product over `axis`; 1 where there is nothing to multiply. Dtypes as for `sum`.
 
-    The gradient is exact with any number of zeros among the factors.
+    The gradient is exact with any number of zeros among the factors. A zero cotangent stays zero past an overflow.
     """
-    axis = _checked(x, axis)
+    axis = reduced_axes(axis, x.ndim)
     if dtype is None:
         return xp.prod(x, axis=axis, keepdims=keepdims)
     return xp.prod(x, axis=axis, dtype=xp.dtype(dtype), keepdims=keepdims)
@@ -286,7 +281,7 @@ def vector_norm(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False,
     """
     if not isinstance(ord, int | float) or isnan(ord):
         raise ArgumentError(f"ord is a real number, inf or -inf; got {ord!r}")
-    x, axis = _floating(xp, x), _checked(x, axis)
+    x, axis = _floating(xp, x), reduced_axes(axis, x.ndim)
     if ord == 2:
         return xp.sqrt(xp.sum(x * x, axis=axis, keepdims=keepdims))
     if ord == 0:
@@ -307,16 +302,16 @@ def vector_norm(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False,
 @op(None)
 def any(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """Whether something over `axis` is true (not 0); False where there is nothing. It has no derivative."""
-    return xp.any(x, axis=_checked(x, axis), keepdims=keepdims)
+    return xp.any(x, axis=reduced_axes(axis, x.ndim), keepdims=keepdims)
 
 
 @op(None)
 def all(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """Whether everything over `axis` is true (not 0); True where there is nothing. It has no derivative."""
-    return xp.all(x, axis=_checked(x, axis), keepdims=keepdims)
+    return xp.all(x, axis=reduced_axes(axis, x.ndim), keepdims=keepdims)
 
 
 @op(None)
 def count_nonzero(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """How many numbers over `axis` are not 0. It has no derivative."""
-    return xp.asarray(xp.count_nonzero(x, axis=_checked(x, axis), keepdims=keepdims))
+    return xp.asarray(xp.count_nonzero(x, axis=reduced_axes(axis, x.ndim), keepdims=keepdims))

@@ -123,13 +123,14 @@ def _products_before(xp: Any, x: Any, axis: int) -> Any:
 def _pull_prod(xp: Any, g: Any, x: Any, axis: int | None, include_initial: bool) -> Any:
     """With p[i] the product before x[i]: p[i] times the sum over k >= i of g[k] x[i+1] ... x[k], without a division."""
     axis = _axis(axis, x.ndim)
-    return _products_before(xp, x, axis) * _backwards(xp, _tail(xp, g, axis, include_initial), x, axis)
+    pulled = _backwards(xp, _tail(xp, g, axis, include_initial), x, axis)
+    return xp.safe_multiply(pulled, _products_before(xp, x, axis))
 
 
 def _push_prod(xp: Any, t: Any, x: Any, axis: int | None, include_initial: bool) -> Any:
     """y[i] = x[i] y[i-1] differentiates to a recurrence for its tangent."""
     axis = _axis(axis, x.ndim)
-    pushed = xp.linear_recurrence(t * _products_before(xp, x, axis), x, axis=axis)
+    pushed = xp.linear_recurrence(xp.safe_multiply(t, _products_before(xp, x, axis)), x, axis=axis)
     return _after_zero(xp, pushed, axis, x.shape[axis] + 1) if include_initial else pushed
 
 
@@ -145,7 +146,8 @@ def cumulative_prod(
 ) -> Any:
     """The products of the first 1, 2, ... n numbers along `axis`; with `include_initial` also of the first 0, a 1.
 
-    Dtypes as for `sum`. The gradient is exact with any number of zeros among the factors.
+    Dtypes as for `sum`. The gradient is exact with any number of zeros among the factors. A zero cotangent stays zero
+    past an overflow.
     """
     kind = None if dtype is None else xp.dtype(dtype)
     return xp.cumulative_prod(x, axis=_axis(axis, x.ndim), dtype=kind, include_initial=include_initial)
@@ -164,7 +166,8 @@ def _differences(rng: Any) -> Any:
 def diff(
     xp: Any, x: Array, axis: int = -1, *, n: int = 1, prepend: Array | None = None, append: Array | None = None
 ) -> Any:
-    """The differences of neighbours along `axis`, taken `n` times; `prepend` and `append` are joined to x before.
+    """The differences of neighbours along `axis`, taken `n` times; `prepend` and `append` are joined to x before
+    the first.
 
     Raises:
         ShapeError: `axis` is out of range, or what is joined does not fit. ArgumentError: `n` is negative.
@@ -172,7 +175,7 @@ def diff(
     if n < 0:
         raise ArgumentError(f"diff: n is at least 0; got {n}")
     parts = [part for part in (prepend, x, append) if part is not None]
-    x = xp.concat(parts, axis=axis) if len(parts) > 1 else x
+    x = xp.concat(parts, axis=axis) if n and len(parts) > 1 else x
     for _ in range(n):
         x = x[along(axis, x.ndim, slice(1, None))] - x[along(axis, x.ndim, slice(0, -1))]
     return x

@@ -6,7 +6,7 @@ Each op here is linear. Axes may be negative; one that is out of range, or named
 from collections.abc import Sequence
 from typing import Any
 
-from ..backends import BACKENDS, backend_for
+from ..backends import BACKENDS, backend_for, canonical_dtype
 from ..core.define import Array, Sample, composite, op
 from ..errors import ArgumentError, ShapeError
 from ..shapes import Axis, Shape, broadcast_axes, broadcast_shape, normalize_axes
@@ -31,7 +31,7 @@ def astype(xp: Any, x: Array, dtype: Any, *, copy: bool = True) -> Any:
 
     With `copy=False` an array that has the dtype already is not copied.
     """
-    return xp.astype(x, xp.dtype(dtype), copy=copy)
+    return xp.astype(x, xp.dtype(canonical_dtype(dtype)), copy=copy)
 
 
 @op(
@@ -247,12 +247,13 @@ def roll(xp: Any, x: Array, shift: int | tuple[int, ...], axis: Axis = None) -> 
     Raises:
         ShapeError: shifts and axes differ in number, or an axis is out of range.
     """
-    axes = None if axis is None else normalize_axes(axis, x.ndim)
-    if axes is not None and isinstance(shift, Sequence):
-        if len(shift) != len(axes):
-            raise ShapeError(f"{len(shift)} shifts for {len(axes)} axes; give one each")
-        return xp.roll(x, tuple(shift), axis=axes)
-    return xp.roll(x, shift, axis=axes) if axes is None else xp.roll(x, (shift,) * len(axes), axis=axes)
+    if axis is None and not isinstance(shift, Sequence):
+        return xp.roll(x, shift)
+    axes = () if axis is None else normalize_axes(axis, x.ndim)
+    shifts = tuple(shift) if isinstance(shift, Sequence) else (shift,) * len(axes)
+    if len(shifts) != len(axes):
+        raise ShapeError(f"{len(shifts)} shifts for {len(axes)} axes; give one each")
+    return xp.roll(x, shifts, axis=axes) if axes else +x
 
 
 # --- parts of matrices ------------------------------------------------------------------------------------------------

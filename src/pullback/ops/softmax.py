@@ -8,16 +8,15 @@ from typing import Any
 
 from ..backends import BACKENDS, default_dtype, is_floating
 from ..core.define import Array, Sample, op
-from ..shapes import Axis, kept, normalize_axes
+from ..shapes import Axis, kept, normalize_axes, reduced_axes
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
-def _ready(xp: Any, x: Any, axis: Any) -> Any:
-    """`x` in floating point; its axes are checked where the reductions of a namespace would not."""
-    if not x.ndim or axis.__class__ is not int:
-        normalize_axes(axis, x.ndim)
-    return x if is_floating(x.dtype) else xp.astype(x, xp.dtype(default_dtype()))
+def _ready(xp: Any, x: Any, axis: Any) -> tuple[Any, Any]:
+    """`x` in floating point, and checked axes."""
+    x = x if is_floating(x.dtype) else xp.astype(x, xp.dtype(default_dtype()))
+    return x, reduced_axes(axis, x.ndim)
 
 
 def _rows(rng: Any) -> Any:
@@ -33,17 +32,12 @@ def _logsumexp_samples(rng: Any) -> Any:
     yield Sample((rng.normal(size=()),))
 
 
-def _weights(xp: Any, x: Any, out: Any, axis: Any, keepdims: bool) -> Any:
-    """The gradient of logsumexp: softmax."""
-    return xp.exp(x - (out if keepdims or axis is None else xp.reshape(out, kept(x.shape, axis))))
-
-
 @op(
-    lambda xp, g, x, out, axis, keepdims: xp.safe_multiply(
-        g if keepdims or axis is None else xp.reshape(g, kept(x.shape, axis)), _weights(xp, x, out, axis, keepdims)
+    lambda xp, g, x, axis, keepdims: xp.safe_multiply(
+        g if keepdims or axis is None else xp.reshape(g, kept(x.shape, axis)), xp.softmax(x, axis=axis)
     ),
-    jvp=lambda xp, t, x, out, axis, keepdims: xp.sum(
-        xp.safe_multiply(t, _weights(xp, x, out, axis, keepdims)), axis=axis, keepdims=keepdims
+    jvp=lambda xp, t, x, axis, keepdims: xp.sum(
+        xp.safe_multiply(t, xp.softmax(x, axis=axis)), axis=axis, keepdims=keepdims
     ),
     samples=_logsumexp_samples,
 )
@@ -52,7 +46,7 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -
 
     A zero cotangent stays zero where all numbers of a row are -inf.
     """
-    x = _ready(xp, x, axis)
+    x, axis = _ready(xp, x, axis)
     with BACKENDS[x.__class__].quiet():
         if not x.size:
             return xp.log(xp.sum(x, axis=axis, keepdims=keepdims))
@@ -71,7 +65,7 @@ def _softmax_rule(xp: Any, g: Any, out: Any, axis: Any) -> Any:
 @op(_softmax_rule, jvp=_softmax_rule, samples=_rows)
 def softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
     """`exp(x) / sum(exp(x))` over `axis` (an int, a tuple, or None for all)."""
-    x = _ready(xp, x, axis)
+    x, axis = _ready(xp, x, axis)
     if not x.size:
         return xp.zeros_like(x)
     with BACKENDS[x.__class__].quiet():
@@ -86,7 +80,7 @@ def softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
 )
 def log_softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
     """`x - log(sum(exp(x)))` over `axis` (an int, a tuple, or None for all): the logarithm of `softmax`."""
-    x = _ready(xp, x, axis)
+    x, axis = _ready(xp, x, axis)
     if not x.size:
         return xp.zeros_like(x)
     with BACKENDS[x.__class__].quiet():
