@@ -74,7 +74,7 @@ def _number(name: str, value: Any) -> Any:
     """A Python number."""
     if isinstance(value, Tensor) and value.requires_grad and recording():
         raise TapeError(f"{name}: a recorded number would be cut from the tape; use pb.broadcast_to(value, shape)")
-    number = value.item() if hasattr(value, "item") else value
+    number = value.item() if getattr(value, "shape", None) == () else value
     if not isinstance(number, float | int):
         raise DtypeError(f"{name}: {value!r} is no number; for arrays there is pb.asarray")
     return number

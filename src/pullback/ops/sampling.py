@@ -92,7 +92,7 @@ class Generator:
         """Multiples of 2^-53 (or 2^-24 in float32) from [0, 1)."""
         if wide:
             return (self._words64(n) >> np.uint64(11)).view(np.int64) * 2.0**-53
-        return (self._words32(n) >> np.uint32(8)).view(np.int32) * np.float32(2.0**-24)
+        return _fractions(self._words32(n))
 
     def _standard_normal(self, n: int, wide: bool) -> np.ndarray:
         """Box and Muller, "A note on the generation of random normal deviates" (1958): two from two, without a branch.
@@ -107,7 +107,7 @@ class Generator:
         else:
             words = self._words32(2 * half)
             chance = (words[:half].astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
-            turn = (words[half:] >> np.uint32(8)).view(np.int32) * np.float32(2.0**-24)
+            turn = _fractions(words[half:])
         radius = np.sqrt(chance.dtype.type(-2) * np.log(chance))
         angle = turn * turn.dtype.type(2 * np.pi)
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
@@ -132,13 +132,13 @@ class Generator:
         """Numbers from [low, high), each as likely. float64 draws have 53 random bits, others 24."""
         if not low <= high:
             raise ArgumentError(f"uniform: low is at most high; got {low!r} and {high!r}")
-        lengths, kind, wide = _asked("uniform", shape, dtype)
-        numbers = self._unit(prod(lengths), wide)
+        draw = _Draw("uniform", shape, dtype, device, "floating-point")
+        numbers = self._unit(draw.size, draw.wide)
         if (low, high) != (0.0, 1.0):
             scale = numbers.dtype.type
             numbers = scale(low) + scale(high - low) * numbers
             numbers = np.minimum(numbers, np.nextafter(scale(high), scale(low)))  # rounding may have reached `high`
-        return _given("uniform", numbers, lengths, kind, device, requires_grad)
+        return draw.of(numbers, requires_grad)
 
     def normal(
         self,
@@ -153,19 +153,18 @@ class Generator:
         """Normally distributed numbers of a mean and a standard deviation."""
         if not std >= 0:
             raise ArgumentError(f"normal: std is at least 0; got {std!r}")
-        lengths, kind, wide = _asked("normal", shape, dtype)
-        numbers = self._standard_normal(prod(lengths), wide)
+        draw = _Draw("normal", shape, dtype, device, "floating-point")
+        numbers = self._standard_normal(draw.size, draw.wide)
         scale = numbers.dtype.type
-        return _given("normal", scale(mean) + scale(std) * numbers, lengths, kind, device, requires_grad)
+        return draw.of(scale(mean) + scale(std) * numbers, requires_grad)
 
     def bernoulli(
         self, probability: float = 0.5, shape: _Lengths = (), *, dtype: Any = "bool", device: str | None = None
     ) -> Tensor:
         """True (1 in other dtypes) with a probability, which is rounded to a multiple of 2^-32; false else."""
         _check_probability("bernoulli: probability", probability)
-        lengths = checked_shape("bernoulli", shape)
-        numbers = self._chosen(probability, prod(lengths))
-        return _given("bernoulli", numbers, lengths, canonical_dtype(dtype), device)
+        draw = _Draw("bernoulli", shape, dtype, device)
+        return draw.of(self._chosen(probability, draw.size))
 
     def integers(
         self,
@@ -178,22 +177,18 @@ class Generator:
     ) -> Tensor:
         """Integers from low to high - 1 (from 0 to low - 1 if only one is given), as likely to (high - low) / 2^64."""
         low, high = (0, low) if high is None else (low, high)
-        lengths, kind = checked_shape("integers", shape), canonical_dtype(dtype)
-        if kind.kind not in "iu":
-            raise DtypeError(f"integers: dtype is one of integers; got {kind}")
-        if not low < high or low < np.iinfo(kind).min or high - 1 > np.iinfo(kind).max:
-            raise ArgumentError(f"integers: no number from {low} to below {high} in {kind}")
+        draw = _Draw("integers", shape, dtype, device, "integer")
+        if not low < high or low < np.iinfo(draw.dtype).min or high - 1 > np.iinfo(draw.dtype).max:
+            raise ArgumentError(f"integers: no number from {low} to below {high} in {draw.dtype}")
         span = high - low
-        words = self._words64(prod(lengths))
+        words = self._words64(draw.size)
         offsets = words if span == 2**64 else words % np.uint64(span)
-        return _given("integers", offsets + np.uint64(low % 2**64), lengths, kind, device)
+        return draw.of(offsets + np.uint64(low % 2**64))
 
     def permutation(self, n: int, *, device: str | None = None) -> Tensor:
         """The integers 0 to n - 1 in a random order, every order as likely: the order of n random words."""
-        lengths = checked_shape("permutation", n)
-        return _given(
-            "permutation", np.argsort(self._words64(*lengths), stable=True), lengths, np.dtype("int64"), device
-        )
+        draw = _Draw("permutation", n, "int64", device)
+        return draw.of(np.argsort(self._words64(draw.size), stable=True))
 
     def scaled_mask(self, shape: Shape, rate: float, dtype: np.dtype) -> np.ndarray:
         """0 with probability `rate`, else 1 / (1 - rate), in host memory."""
@@ -204,21 +199,31 @@ class Generator:
         return mask
 
 
-def _asked(name: str, shape: _Lengths, dtype: Any) -> tuple[Shape, np.dtype, bool]:
-    """Shape and floating-point dtype of a draw, and whether float64 is drawn."""
-    kind = canonical_dtype(default_dtype() if dtype is None else dtype)
-    if not is_floating(kind):
-        raise DtypeError(f"{name}: numbers are of floating point; got {kind}")
-    return checked_shape(name, shape), kind, kind.itemsize > 4
+def _fractions(words: np.ndarray) -> np.ndarray:
+    """Multiples of 2^-24 from [0, 1) in float32, by the upper bits of words of 32."""
+    return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
-def _given(
-    name: str, numbers: np.ndarray, shape: Shape, dtype: np.dtype, device: str | None, requires_grad: bool = False
-) -> Tensor:
-    """Numbers drawn in a row, in their shape and dtype and on their device."""
-    backend = backend_for("cpu" if device is None else device)
-    host = numbers.astype(dtype, copy=False).reshape(shape)
-    return as_leaf(name, backend.asarray(host, device=device), requires_grad)
+class _Draw:
+    """What is asked of a draw, looked at before a number is taken from the stream."""
+
+    def __init__(self, name: str, shape: _Lengths, dtype: Any, device: str | None, kind: str = "") -> None:
+        self.name, self.device = name, device
+        self.shape, self.dtype = (
+            checked_shape(name, shape),
+            canonical_dtype(default_dtype() if dtype is None else dtype),
+        )
+        if not {"": True, "floating-point": is_floating(self.dtype), "integer": self.dtype.kind in "iu"}[kind]:
+            raise DtypeError(f"{name}: its numbers have a {kind} dtype; got {self.dtype}")
+        self.size, self.wide = prod(self.shape), self.dtype.itemsize > 4
+        self.backend = backend_for("cpu" if device is None else device)
+        with self.backend.on(device):
+            pass
+
+    def of(self, numbers: np.ndarray, requires_grad: bool = False) -> Tensor:
+        """The numbers, drawn in a row, in their shape and dtype and on their device."""
+        host = numbers.astype(self.dtype, copy=False).reshape(self.shape)
+        return as_leaf(self.name, self.backend.asarray(host, device=self.device), requires_grad)
 
 
 def _check_probability(what: str, probability: float) -> None:
