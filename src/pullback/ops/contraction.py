@@ -207,10 +207,11 @@ class _Plan:
         axes = tuple(k for k, label in enumerate(labels) if label not in needed)
         return self.add("sum", (slot,), axes) if axes else slot, tuple(x for x in labels if x in needed)
 
-    def growth(self, parts: Sequence[Part], pair: tuple[int, int]) -> int:
-        """How much larger the product of a pair is than its factors; the least first is the greedy order."""
+    def growth(self, parts: Sequence[Part], pair: tuple[int, int]) -> tuple[int, int]:
+        """How much larger the product of a pair is than its factors, then how many products it takes."""
         left, right = (set(parts[k][1]) for k in pair)
-        return self.size((left | right) & _needed(parts, self.output, *pair)) - self.size(left) - self.size(right)
+        made = (left | right) & _needed(parts, self.output, *pair)
+        return self.size(made) - self.size(left) - self.size(right), self.size(left | right)
 
     def contracted(self, a: Part, b: Part, needed: set[str]) -> Part:
         """The product of two parts, summed over the indices that nothing else needs."""
