@@ -17,8 +17,8 @@ def numbers(case: Case, primals):
 
 def ahead_and_behind(f, primals, direction, step=STEP):
     """Central difference of f (to a list of arrays) along a direction."""
-    ahead = f([x + step * d for x, d in zip(primals, direction, strict=True)])
-    behind = f([x - step * d for x, d in zip(primals, direction, strict=True)])
+    ahead = f([np.asarray(x + step * d) for x, d in zip(primals, direction, strict=True)])
+    behind = f([np.asarray(x - step * d) for x, d in zip(primals, direction, strict=True)])
     return [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
 
 
