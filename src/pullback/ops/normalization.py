@@ -27,6 +27,20 @@ def _pull(xp: Any, g: Any, out: Any, axis: Any) -> Any:
     return r * (g[0] - xp.mean(g[0], axis=axis, keepdims=True) - z * along)
 
 
+def _standardized(xp: Any, x: Any, axis: Axis, eps: float) -> tuple[Any, Any]:
+    axes = normalize_axes(axis, x.ndim)
+    if not eps > 0:
+        raise ArgumentError(f"eps has to be above 0; got {eps!r}")
+    dtype = x.dtype if is_floating(x.dtype) else xp.dtype(default_dtype())
+    share = 1.0 / max(count(x.shape, axes), 1)
+    wide = xp.astype(x, xp.float32 if canonical_dtype(dtype).itemsize < 4 else dtype, copy=False)
+    with BACKENDS[x.__class__].quiet():
+        z = wide - xp.sum(wide, axis=axes, keepdims=True) * share
+        r = 1.0 / xp.sqrt(xp.sum(z * z, axis=axes, keepdims=True) * share + eps)
+        z *= r
+    return xp.astype(z, dtype, copy=False), xp.astype(r, dtype, copy=False)
+
+
 def _standardize_samples(rng: Any) -> Any:
     yield Sample((rng.normal(size=(2, 4)),))
     yield Sample((rng.normal(size=(3, 2, 3)),), {"axis": (0, -1), "eps": 0.1})
@@ -53,17 +67,7 @@ def standardize(xp: Any, x: Array, axis: Axis = -1, eps: float = 1e-5) -> Any:
     Raises:
         ShapeError: `axis` is not there. ArgumentError: `eps` is not above 0.
     """
-    axes = normalize_axes(axis, x.ndim)
-    if not eps > 0:
-        raise ArgumentError(f"eps has to be above 0; got {eps!r}")
-    dtype = x.dtype if is_floating(x.dtype) else xp.dtype(default_dtype())
-    share = 1.0 / max(count(x.shape, axes), 1)
-    wide = xp.astype(x, xp.float32 if canonical_dtype(dtype).itemsize < 4 else dtype, copy=False)
-    with BACKENDS[x.__class__].quiet():
-        z = wide - xp.sum(wide, axis=axes, keepdims=True) * share
-        r = 1.0 / xp.sqrt(xp.sum(z * z, axis=axes, keepdims=True) * share + eps)
-        z *= r
-    return xp.astype(z, dtype, copy=False), xp.astype(r, dtype, copy=False)
+    return _standardized(xp, x, axis, eps)
 
 
 def _scaled(g: Any, weight: Any) -> Any:
@@ -108,7 +112,7 @@ def layer_norm(
         ShapeError: `axis` is not there, or `weight` or `bias` does not broadcast to `x`.
         ArgumentError: `eps` is not above 0.
     """
-    z, r = standardize.op.forward(xp, x, axis, eps)
+    z, r = _standardized(xp, x, axis, eps)
     out = z
     if weight is not None:
         out = out * weight
