@@ -43,9 +43,9 @@ class Generator:
         self._start(sequence.generate_state(2, np.uint64), 0, 0)
 
     def _start(self, key: Any, position: int, spawned: int) -> None:
-        self._key = [int(word) for word in key]
-        self._spawned = spawned
-        self._bits = np.random.Philox(key=np.array(self._key, np.uint64), counter=position)
+        words = [int(word) for word in key]
+        self._bits = np.random.Philox(key=np.array(words, np.uint64), counter=position)
+        self._key, self._spawned = words, spawned
 
     def __repr__(self) -> str:
         state = self.get_state()
