@@ -270,7 +270,7 @@ def test_pixels_share_one_mean_and_one_scale():
 
 
 def make(rows=10, size=3, seed=0, **options):
-    generator = None if seed is None else np.random.default_rng(seed)
+    generator = None if seed is None else pb.random.Generator(seed)
     return Batches([np.arange(rows), np.arange(rows) * 10], size, generator, **options)
 
 
@@ -331,9 +331,9 @@ def test_a_place_of_other_batches_or_a_damaged_one_changes_nothing():
         {},
         {**good, "position": 99},
         {**good, "position": "x"},
-        {**good, "generator": {"bit_generator": "MT19937"}},
-        {**good, "generator": {**good["generator"], "state": {"state": -1, "inc": 1}}},
-        {**good, "generator": {**good["generator"], "state": {"state": 1}}},
+        {**good, "generator": {"algorithm": "mt19937"}},
+        {**good, "generator": {**good["generator"], "key": [-1, 1]}},
+        {**good, "generator": {**good["generator"], "position": "x"}},
     ):
         with pytest.raises(CheckpointError, match="batches: the state"):
             batches.restore(bad)

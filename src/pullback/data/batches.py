@@ -8,6 +8,7 @@ import numpy as np
 from ..backends import BACKENDS
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, CheckpointError, ShapeError
+from ..random import Generator
 
 __all__ = ["Batches"]
 
@@ -34,7 +35,7 @@ class Batches:
         self,
         arrays: Sequence[Any],
         size: int,
-        generator: np.random.Generator | None = None,
+        generator: Generator | None = None,
         drop_last: bool = False,
     ) -> None:
         self._arrays = tuple(asarray(array).data for array in arrays)
@@ -54,27 +55,29 @@ class Batches:
         return self._rows // self.size if self.drop_last else -(-self._rows // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        backend = BACKENDS[self._arrays[0].__class__]
         if self._order is None:
             self._draw()
-        order = backend.asarray(self._order, device=backend.device_of(self._arrays[0]))
+        take = BACKENDS[self._arrays[0].__class__].xp.take
         while self.position < len(self):
-            rows = order[self.position * self.size : (self.position + 1) * self.size]
+            rows = self._order[self.position * self.size : (self.position + 1) * self.size]
             self.position += 1
-            yield tuple(Tensor(backend.xp.take(array, rows, axis=0)) for array in self._arrays)
+            yield tuple(Tensor(take(array, rows, axis=0)) for array in self._arrays)
         self.position, self._order = 0, None
 
     def _draw(self) -> None:
+        """The order of a pass, on the device of the arrays."""
+        backend = BACKENDS[self._arrays[0].__class__]
+        device = backend.device_of(self._arrays[0])
         if self._generator is None:
-            self._order = np.arange(self._rows)
-            return
-        self._before = self._generator.bit_generator.state
-        self._order = self._generator.permutation(self._rows)
+            self._order = backend.asarray(np.arange(self._rows), device=device)
+        else:
+            self._before = self._generator.get_state()
+            self._order = self._generator.permutation(self._rows, device=device).data
 
     def state(self) -> dict[str, Any]:
         """The place between two batches, as a tree for `pb.io.save`."""
         drawn = self._order is not None
-        generator = self._generator and (self._before if drawn else self._generator.bit_generator.state)
+        generator = self._generator and (self._before if drawn else self._generator.get_state())
         return {
             "rows": self._rows,
             "size": self.size,
@@ -97,10 +100,10 @@ class Batches:
             if not 0 <= position <= len(self) or (generator is None) != (self._generator is None):
                 raise ValueError("its place is outside a pass, or its order was drawn in another way")
             if self._generator is not None:
-                self._generator.bit_generator.state = generator
+                self._generator.set_state(generator)
         except CheckpointError:
             raise
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"batches: the state is damaged ({error})") from error
         self.position, self._order = position, None
         if drawn:

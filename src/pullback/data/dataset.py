@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError
+from ..random import Generator
 
 __all__ = ["Dataset", "Standardization", "split"]
 
@@ -58,7 +59,7 @@ def split(dataset: Dataset, held_out: float = 0.2, seed: int = 0) -> tuple[Datas
             f"split: cannot hold out {held_out} of {total} examples; the fraction is between 0 and 1, of at least 2"
         )
     count = min(max(round(held_out * total), 1), total - 1)
-    shuffled = np.random.default_rng(seed).permutation(total)
+    shuffled = Generator(seed).permutation(total).numpy()
     by_class = shuffled[np.argsort(dataset.labels[shuffled], kind="stable")]
     evenly = ((np.arange(count) + 0.5) * total / count).astype(np.int64)
     is_held = np.zeros(total, dtype=bool)
