@@ -129,21 +129,19 @@ class Bundle(tuple):  # type: ignore[type-arg]
 def tape_of(nodes: Iterable[Any], ends: Iterable[Any] = (), since: int = 0) -> list[Equation]:
     """The equations that ran after `since` and that `nodes` depend on, oldest first; leaves and `ends` are left out."""
     seen = set(ends)
-    stack = [n for n in dict.fromkeys(nodes) if n is not None and n not in seen and n.seq > since]
-    seen.update(stack)
-    tape = []
+    stack, tape = list(nodes), []
     while stack:
         node = stack.pop()
+        if node is None or node.seq <= since or node in seen:
+            continue
+        seen.add(node)
         tape.append(node)
         if node.parents is None:
             raise TapeError(
                 f"{node.op.name} was already pulled and its tape freed; "
                 "call backward(retain=True) the first time to pull a tape twice"
             )
-        for n in node.parents:
-            if n is not None and n not in seen and n.seq > since:
-                seen.add(n)
-                stack.append(n)
+        stack += node.parents
     tape.sort(key=attrgetter("seq"))
     return tape
 
@@ -229,11 +227,12 @@ def pull(
     while steps:
         e = steps.pop()
         g = found.pop(e, None)
-        op, parents, saved, fit = e.op, e.parents, e.saved, e.fit
+        parents, saved = e.parents, e.saved
         if free:
             e.parents = e.saved = None
         if g is None:
             continue
+        op, fit = e.op, e.fit
         if wanted is not None:
             parents = [n if n in wanted else None for n in parents]
         if op.outputs:
@@ -243,13 +242,12 @@ def pull(
             saved = lift(e)
         else:
             ops = ARRAYS[g.__class__] if g.__class__ is not Bundle else _ops_of(g)
-        rules = op.bound_rules
         i = -1
         for n in parents:
             i += 1
             if n is None:
                 continue
-            x = rules[i](ops, g, i, saved)  # type: ignore[misc]
+            x = op.bound_rules[i](ops, g, i, saved)  # type: ignore[misc]
             if x is None:
                 continue
             if fit is not None and fit[i] is not None:
@@ -433,7 +431,7 @@ def spread(t: Any, spec: tuple[Any, Any], higher: bool) -> Any:
 
 
 def transposed(e: Equation, i: int, t: Any, higher: bool) -> Any:
-    """The tangent of `e` along tangent `t` of its input `i`, by transposing the VJP.
+    """The tangent of `e` along tangent `t` of its input `i` (None for zero), by transposing the VJP.
 
     A VJP is linear in its cotangent u, so J t is the gradient of <VJP(u), t> with respect to u, at any u; zero serves.
     """
@@ -461,9 +459,9 @@ def transposed(e: Equation, i: int, t: Any, higher: bool) -> Any:
     tape = tape_of(found, ends, since)
     pull(tape, found, higher, reaching(tape, ends))
     entries = Bundle(found.get(end) for end in ends)
-    if op.outputs:
-        return entries
-    return entries[0] if entries[0] is not None else _zeros(like, specs[0])
+    if all(entry is None for entry in entries):
+        return None
+    return entries if op.outputs else entries[0]
 
 
 def reaching(tape: Sequence[Equation], ends: Iterable[Any]) -> set[Any]:

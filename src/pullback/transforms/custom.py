@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from .. import trees
+from ..backends import BACKENDS, is_floating
 from ..core.op import TENSORS
-from ..core.tape import no_grad, recording
+from ..core.tape import enable_recording, no_grad, recording
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, RuleError
 from .packed import record_function
@@ -26,7 +27,8 @@ def custom_rule(
     """`f` with derivative rules of your own, in place of the chain rule through its body.
 
     Args:
-        f: A function of tensors to a tensor or a tuple of tensors. What it does inside is not recorded.
+        f: A function of tensors to a tensor or a tuple of tensors. What it does inside is not recorded, so a recorded
+            tensor that it closes over would get no gradient: that is refused at the first call.
         vjp: `vjp(cotangent, out, *primals)`, a tuple of one cotangent (or None for zero) per primal. `cotangent` and
             `out` are tensors, or tuples of tensors if f gives a tuple.
         jvp: `jvp(tangents, out, *primals)`, the tangent of `out`; `tangents` holds one tensor per primal. Without it
@@ -37,35 +39,38 @@ def custom_rule(
     must be transposes: <u, jvp(t)> = <vjp(u), t> is checked for random u and t.
 
     Raises:
-        RuleError: the rules disagree, or one returns the wrong number of results or a wrong shape.
-        ArgumentError: no rule is given.
+        RuleError: the rules disagree, one returns the wrong number of results or a wrong shape, f closes over a
+            recorded tensor or returns something else than tensors.
+        ArgumentError: no rule is given. DtypeError: f is no function.
     """
     require_function("custom_rule", f)
     if vjp is None and jvp is None:
         raise ArgumentError("custom_rule: give vjp=, jvp= or both")
     name = getattr(f, "__name__", "custom_rule")
-    unchecked = [vjp is not None and jvp is not None]
+    unchecked = [True]
 
-    def check(primals: Sequence[Tensor]) -> None:
-        unchecked[0] = False
-        try:
-            _compare(name, f, vjp, jvp, primals)
-        except BaseException:
-            unchecked[0] = True
-            raise
-
-    @wraps(f)
-    def ruled(*args: Any) -> Any:
-        primals = [Tensor(x.data, x.node) if isinstance(x, Tensor) else asarray(x) for x in args]
-        constants = [Tensor(x.data) for x in primals]
-        if unchecked[0]:
-            check(constants)
-        with no_grad():
+    def run(constants: Sequence[Tensor]) -> tuple[Any, Any]:
+        """The value of f, as a tree of constants, and its form; at the first time f and its rules are looked at."""
+        with enable_recording() if unchecked[0] else no_grad():
             out = f(*constants)
         leaves, spec = trees.flatten(out)
         if not all(isinstance(x, Tensor) for x in leaves):
             raise RuleError(f"{name}: a function with rules returns a tensor or a tuple of tensors")
-        out = trees.map(lambda x: Tensor(x.data), out)
+        if unchecked[0]:
+            if any(x.node is not None for x in leaves):
+                raise RuleError(
+                    f"{name}: a function with rules closes over a recorded tensor, which would get no gradient; "
+                    "pass it as an argument, or detach it"
+                )
+            if vjp is not None and jvp is not None:
+                _compare(_Rules(name, vjp, jvp, constants, spec), leaves)
+            unchecked[0] = False
+        return trees.unflatten(spec, [Tensor(x.data) for x in leaves]), spec
+
+    @wraps(f)
+    def ruled(*args: Any) -> Any:
+        primals = [Tensor(x.data, x.node) if isinstance(x, Tensor) else asarray(x) for x in args]
+        out, spec = run([Tensor(x.data) for x in primals])
         if not recording() or all(x.node is None for x in primals):
             return out
         rules = _Rules(name, vjp, jvp, primals, spec)
@@ -73,8 +78,8 @@ def custom_rule(
             name, [x.node for x in primals], out, rules.pull if vjp else None, rules.push if jvp else None
         )
 
-    if example is not None and unchecked[0]:
-        check([Tensor(asarray(x).data) for x in example])
+    if example is not None:
+        run([Tensor(asarray(x).data) for x in example])
     return ruled
 
 
@@ -92,7 +97,7 @@ class _Rules:
     def push(self, xp: Any, tangents: Sequence[Any], values: Sequence[Any]) -> list[Any]:
         higher = xp is TENSORS
         full = [
-            Tensor(np.zeros(x.shape, x.dtype)) if t is None else t if higher else Tensor(t)
+            Tensor(BACKENDS[x.data.__class__].xp.zeros_like(x.data)) if t is None else t if higher else Tensor(t)
             for t, x in zip(tangents, self.primals, strict=True)
         ]
         found = self._run(
@@ -129,26 +134,25 @@ class _Rules:
         return made
 
 
-def _compare(name: str, f: Any, vjp: Any, jvp: Any, primals: Sequence[Tensor]) -> None:
+def _compare(rules: _Rules, out: Sequence[Tensor]) -> None:
     """Refuse rules that are not transposes of each other: <u, J t> = <J' u, t> for random u and t."""
     rng = np.random.default_rng(0)
-    with no_grad():
-        out = f(*primals)
-        leaves, spec = trees.flatten(out)
-        u, t = (
-            [asarray(rng.standard_normal(x.shape), dtype=x.dtype, device=x.device) for x in xs]
-            for xs in (leaves, primals)
-        )
-        rules = _Rules(name, vjp, jvp, primals, spec)
-        pushed = rules.push(None, [x.data for x in t], [x.data for x in leaves])
-        pulled = rules.pull(None, [x.data for x in u], [x.data for x in leaves])
-    left = [(a.numpy(), Tensor(b).numpy()) for a, b in zip(u, pushed, strict=True) if b is not None]
-    right = [(a.numpy(), Tensor(b).numpy()) for a, b in zip(t, pulled, strict=True) if b is not None]
-    forward, backward = (sum(float(np.vdot(a, b)) for a, b in pairs) for pairs in (left, right))
-    scale = sum(float(np.sum(np.abs(a * b))) for a, b in (*left, *right)) + 1e-30
-    precision = max(float(np.finfo(x.dtype).eps) for x in (*leaves, *primals) if x.dtype.kind == "f")
+    u, t = (
+        [asarray(rng.standard_normal(x.shape), dtype=x.dtype, device=x.device) for x in xs]
+        for xs in (out, rules.primals)
+    )
+    values = [x.data for x in out]
+    pushed, pulled = rules.push(None, [x.data for x in t], values), rules.pull(None, [x.data for x in u], values)
+    sides = []
+    for given, found in ((u, pushed), (t, pulled)):
+        pairs = [(a.numpy(), Tensor(b).numpy()) for a, b in zip(given, found, strict=True) if b is not None]
+        sides.append(np.concatenate([[0.0], *(np.ravel(a.astype(np.float64) * b) for a, b in pairs)]))
+    forward, backward = (float(np.sum(side)) for side in sides)
+    scale = sum(float(np.sum(np.abs(side))) for side in sides) + 1e-30
+    floating = [x.dtype for x in (*out, *rules.primals) if is_floating(x.dtype)]
+    precision = max((float(np.finfo(dtype).eps) for dtype in floating), default=0.0)
     if not abs(forward - backward) <= 100 * precision * scale:
         raise RuleError(
-            f"{name}: its jvp and vjp are not transposes of each other: <u, jvp(t)> = {forward:.9g} but "
+            f"{rules.name}: its jvp and vjp are not transposes of each other: <u, jvp(t)> = {forward:.9g} but "
             f"<vjp(u), t> = {backward:.9g} for random u and t; one of them is wrong"
         )
