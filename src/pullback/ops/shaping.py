@@ -304,10 +304,11 @@ def diagonal(xp: Any, x: Array, *, offset: int = 0, axis1: int = -2, axis2: int 
     rows, columns = normalize_axes((axis1, axis2), x.ndim)
     x = xp.permute_dims(x, (*[a for a in range(x.ndim) if a not in (rows, columns)], rows, columns))
     height, width = x.shape[-2:]
-    start = offset if offset >= 0 else -offset * width
+    size = height * width
+    start = min(offset if offset >= 0 else -offset * width, size)
     length = max(0, min(height + min(offset, 0), width - max(offset, 0)))
-    flat = xp.reshape(x, (*x.shape[:-2], height * width))
-    return flat[..., start : start + length * (width + 1) : width + 1]
+    flat = xp.reshape(x, (*x.shape[:-2], size))
+    return flat[..., start : min(start + length * (width + 1), size) : width + 1]
 
 
 # --- grids ------------------------------------------------------------------------------------------------------------
