@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import special
 
 import pullback as pb
+from pullback.core.define import all_samples
 from pullback.core.op import OPS
 from pullback.errors import ArgumentError, DtypeError, ShapeError
 
@@ -210,6 +211,19 @@ def test_integers_become_floating_point_as_in_numpy(name, dtype):
     out = getattr(pb, name)(pb.asarray(x))
     assert out.dtype == np.float64
     np.testing.assert_allclose(out.numpy(), UNARY[name][0](x.astype(np.float64)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("op", [op for op in OPS.values() if op.kind == "elementwise" and any(op.rules)], ids=repr)
+def test_half_precision_is_not_widened(op):
+    """Neither the value nor the gradient, to any argument."""
+    sample = all_samples(op)[0]
+    primals = [x.astype(np.float16) if getattr(x, "dtype", None) == np.float64 else x for x in sample.args]
+    tensors = [pb.tensor(x, requires_grad=x.dtype.kind == "f") if hasattr(x, "dtype") else x for x in primals]
+    out = op.call(*tensors, **sample.kwargs)
+    assert out.dtype == np.float16
+    out.backward(np.ones(out.shape, np.float16))
+    gradients = [x.grad for x, rule in zip(tensors, op.rules, strict=False) if rule and hasattr(x, "grad")]
+    assert {g.dtype for g in gradients} == {np.dtype(np.float16)}
 
 
 def test_booleans_count_as_masks_beside_floating_point():

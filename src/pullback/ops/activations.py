@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..core.define import Array, Sample, elementwise
 from ..errors import ArgumentError
-from .special import log_one_plus_exp, logistic, one_minus_exp
+from .special import in_dtype, log_one_plus_exp, logistic, one_minus_exp
 
 __all__ = [
     "celu", "elu", "gelu", "hardsigmoid", "hardswish", "leaky_relu", "mish", "relu", "relu6", "selu", "silu",
@@ -153,7 +153,7 @@ def gelu(xp: Any, x: Array, approximate: Literal["none", "tanh"] = "none") -> An
         ArgumentError: `approximate` is neither "none" nor "tanh".
     """
     if approximate == "none":
-        return 0.5 * x * xp.erfc(-_ROOT_HALF * x)
+        return 0.5 * x * in_dtype(xp, xp.erfc(-_ROOT_HALF * x), x)
     if approximate == "tanh":
         return 0.5 * x * (1.0 + xp.tanh(_CURVE * (x + _CUBE * (x * x * x))))
     raise ArgumentError(f"approximate is {approximate!r}; it must be 'none' or 'tanh'")

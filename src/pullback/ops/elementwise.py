@@ -180,7 +180,10 @@ def pow(xp: Any, x: Array, y: Array) -> Any:
     domain=[(-4.0, 4.0), (1.5, 2.5)],
 )
 def remainder(xp: Any, x: Array, y: Array) -> Any:
-    """`x % y`, with the sign of `y`. Slopes are those between the jumps: 1, and `-(x // y)`."""
+    """`x % y`, with the sign of `y`. Slopes are those between the jumps: 1, and `-(x // y)`.
+
+    A zero cotangent stays zero where `y` is 0.
+    """
     return x % y
 
 

@@ -14,16 +14,21 @@ __all__ = ["erf", "erfc", "logaddexp", "logsigmoid", "sigmoid", "softplus", "xlo
 _BELL = 2.0 / math.sqrt(math.pi)
 
 
+def in_dtype(xp: Any, out: Any, x: Any) -> Any:
+    """`out` in the dtype of `x` if that is of floating point: libraries widen the error function of float16."""
+    return xp.astype(out, x.dtype) if out.dtype != x.dtype and xp.isdtype(x.dtype, "real floating") else out
+
+
 @elementwise(lambda xp, g, x: _BELL * g * xp.exp(-(x * x)), standard=False)
 def erf(xp: Any, x: Array) -> Any:
     """The error function, `2 / sqrt(pi)` times the integral of `exp(-t ** 2)` from 0 to `x` (DLMF 7.2.1)."""
-    return xp.erf(x)
+    return in_dtype(xp, xp.erf(x), x)
 
 
 @elementwise(lambda xp, g, x: -_BELL * g * xp.exp(-(x * x)), standard=False)
 def erfc(xp: Any, x: Array) -> Any:
     """`1 - erf(x)`, to full precision for large `x` too (DLMF 7.2.2)."""
-    return xp.erfc(x)
+    return in_dtype(xp, xp.erfc(x), x)
 
 
 # --- logistic ---------------------------------------------------------------------------------------------------------
