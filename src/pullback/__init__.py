@@ -10,6 +10,7 @@ from .checks import check_gradients
 from .core.tape import no_grad
 from .core.tensor import Tensor, asarray, tensor
 from .dtypes import *
+from .interop import from_dlpack
 from .ops import *
 from .transforms import (
     checkpoint,

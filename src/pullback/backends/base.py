@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,18 +12,17 @@ __all__ = ["Backend", "Namespace"]
 
 
 class Namespace:
-    """The functions that bodies of ops may call: an array API module, and on top of it `extras`.
+    """The functions that bodies of ops may call: those of an array API module, and `extras`.
 
-    Looked-up names are kept in the instance, so the second use of a name costs one dictionary look-up.
+    They are copied: a look-up that could fail over to the module would take five times as long.
     """
 
     def __init__(self, module: ModuleType | Any, **extras: Any) -> None:
-        self.__dict__.update(extras, _module=module)
+        self.__dict__.update(vars(module) | extras)
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self.__dict__["_module"], name)
-        self.__dict__[name] = value
-        return value
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class Backend:
@@ -48,6 +47,10 @@ class Backend:
     def to_numpy(self, array: Any) -> np.ndarray:
         """The array's numbers in host memory (shared with it where that is possible)."""
         raise NotImplementedError(self.name)
+
+    def to_dlpack(self, array: Any, **options: Any) -> Any:
+        """`array.__dlpack__(**options)`, by which other libraries read it."""
+        return array.__dlpack__(**options)
 
     def device_of(self, array: Any) -> str:
         """The device string of `array`."""

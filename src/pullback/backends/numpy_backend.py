@@ -40,6 +40,10 @@ def _min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     return _minimum(x, axis, None, None, keepdims)
 
 
+def _reshape(x: Any, shape: Any, copy: bool | None = None) -> Any:
+    return x.reshape(shape) if copy is None else np.reshape(x, shape, copy=copy)
+
+
 def _broadcast_to(x: Any, shape: Any) -> Any:
     """As `np.broadcast_to`; a small result is a copy."""
     if x.ndim <= len(shape) and prod(shape) <= SMALL:
@@ -66,6 +70,8 @@ def _scatter_add(array: np.ndarray, index: Any, values: Any) -> np.ndarray:
 
     Rows chosen by one integer array are added number by number at flat positions, five times as fast as row by row.
     """
+    if index.__class__ is tuple and (len(index) == 1 or (len(index) == 2 and index[1] is ...)):
+        index = index[0]
     if index.__class__ is np.ndarray and index.dtype.kind in "iu" and array.ndim > 1 and array.flags.c_contiguous:
         rows = np.arange(array.shape[0])[index]  # counted from the front; checks the range
         width = prod(array.shape[1:])
@@ -110,6 +116,7 @@ class NumpyBackend(Backend):
             prod=_prod,
             max=_max,
             min=_min,
+            reshape=_reshape,
             broadcast_to=_broadcast_to,
             sort=_sort,
             argsort=_argsort,
@@ -127,6 +134,14 @@ class NumpyBackend(Backend):
 
     def to_numpy(self, array: Any) -> np.ndarray:
         return np.asarray(array)
+
+    def to_dlpack(self, array: Any, **options: Any) -> Any:
+        """A read-only export, or one of a copy for consumers of versions below 1, which cannot be told to only read."""
+        view = np.asarray(array).view()
+        view.flags.writeable = False
+        if (options.get("max_version") or (0,))[0] < 1 and options.get("copy") is not False:
+            view = view.copy()
+        return view.__dlpack__(**options)
 
     def quiet(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")

@@ -2,9 +2,15 @@
 
 from typing import Any, Self
 
-from .op import TENSORS
+from ..errors import DtypeError
+from .op import OPS, TENSORS
 
 __all__ = ["Operators"]
+
+_OF_NUMPY = {name: name for name in ("add", "subtract", "multiply", "divide", "floor_divide", "remainder", "matmul")}
+_OF_NUMPY |= {name: name for name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")}
+_OF_NUMPY |= {f"bitwise_{name}": f"bitwise_{name}" for name in ("and", "or", "xor")}
+_OF_NUMPY |= {"power": "pow", "left_shift": "bitwise_left_shift", "right_shift": "bitwise_right_shift"}
 
 
 class Operators:
@@ -12,6 +18,16 @@ class Operators:
 
     __slots__ = ()
     __hash__ = object.__hash__  # by identity, since == is elementwise
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """`array + tensor` and the other operators of NumPy are ours; its functions are refused: they know no tape."""
+        name = ufunc.__name__
+        if name in _OF_NUMPY and method == "__call__" and not options:
+            return getattr(TENSORS, _OF_NUMPY[name])(*inputs)
+        ours = "a" + name[3:] if name.startswith("arc") else name
+        known = ours in OPS and method == "__call__" and not options
+        advice = f"use pb.{ours}" if known else "take the numbers with .numpy()"
+        raise DtypeError(f"numpy.{name} is a NumPy ufunc, which would leave the tape; {advice}")
 
     def __add__(self, other: Any) -> Self:
         return TENSORS.add(self, other)

@@ -29,7 +29,6 @@ class Tensor(Operators):
     """
 
     __slots__ = ("__weakref__", "data", "node")
-    __array_ufunc__ = None  # NumPy's operators hand over to ours
     data: Any
     node: Any
 
@@ -137,9 +136,9 @@ class Tensor(Operators):
             )
 
     def __dlpack__(self, **options: Any) -> Any:
+        """The numbers for another library, shared where it can be told not to write them (see `Backend.to_dlpack`)."""
         self._refuse_cut("a DLPack capsule")
-        array: Any = np.asarray(self.data) if isinstance(self.data, np.generic) else self.data
-        return array.__dlpack__(**options)
+        return BACKENDS[self.data.__class__].to_dlpack(self.data, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         array = np.asarray(self.data) if isinstance(self.data, np.generic) else self.data
@@ -216,7 +215,7 @@ class Tensor(Operators):
                 raise ShapeError(
                     f"backward: a value of shape {self.shape} needs a cotangent of that shape; or sum it first"
                 )
-            g = backend.xp.ones_like(data)
+            g = backend.xp.ones(data.shape, dtype=data.dtype)
         else:
             g = as_array(cotangent, backend)
             if g.shape != data.shape:
