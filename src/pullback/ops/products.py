@@ -95,10 +95,10 @@ def _linear_samples(rng: Any) -> Any:
 
 
 @op(
-    lambda g, w: g @ w.mT,
+    lambda xp, g, w: g @ w.mT if g.ndim == 2 else xp.linear(g, w.mT),
     lambda xp, g, x: x.mT @ g if x.ndim == 2 else _pull_right(xp, g, x, (x.shape[-1], g.shape[-1])),
     lambda xp, g: xp.sum(g, axis=tuple(range(g.ndim - 1))) if g.ndim != 2 else xp.sum(g, axis=0),
-    jvp=(lambda t, w: t @ w, lambda x, t: x @ t, lambda xp, t, out_shape: xp.broadcast_to(t, out_shape)),
+    jvp=(lambda t, w: t @ w, lambda x, t: x @ t, lambda xp, t, x: xp.broadcast_to(t, (*x.shape[:-1], *t.shape))),
     samples=_linear_samples,
 )
 def linear(xp: Any, x: Array, w: Array, b: Array | None = None) -> Any:
@@ -111,8 +111,8 @@ def linear(xp: Any, x: Array, w: Array, b: Array | None = None) -> Any:
     """
     if w.ndim != 2:
         raise ShapeError(f"w is a matrix (n, m); got shape {w.shape}")
-    try:
-        y = x @ w
+    try:  # one product of matrices: a batch of small ones takes longer
+        y = x @ w if x.ndim < 3 else xp.reshape(_rows(xp, x) @ w, (*x.shape[:-1], w.shape[-1]))
     except ValueError as error:
         raise _mismatch(x, w) from error
     if b is None:
