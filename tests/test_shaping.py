@@ -1,11 +1,15 @@
 """Arrays rearranged, joined, cut, repeated and padded: against NumPy, on the tape, and with bad arguments."""
 
+import inspect
+
+import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pullback as pb
+from pullback.core.op import OPS
 from pullback.core.tape import observe
 from pullback.errors import ArgumentError, DtypeError, ShapeError
 
@@ -37,6 +41,23 @@ def equations(f, *args):
     with observe(lambda equation, value: names.append(equation.op.name)):
         f(*[pb.tensor(x, requires_grad=True) for x in args])
     return names
+
+
+FILES = {"indexing", "joining", "reductions", "scans", "searching", "shaping"}
+STANDARD = {**vars(array_api_strict.linalg), **vars(array_api_strict)}
+NAMES = [n for n, op in OPS.items() if n in STANDARD and op.forward.__module__.rpartition(".")[2] in FILES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signatures_are_those_of_the_standard(name):
+    """Arguments of the standard are there, in their places, by their names and with their defaults."""
+    ours = inspect.signature(getattr(pb, name)).parameters
+    theirs = inspect.signature(STANDARD[name]).parameters
+    first = [n for n, p in theirs.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert list(ours)[: len(first)] == first
+    for n, p in theirs.items():
+        if (name, n) != ("astype", "device"):  # there is Tensor.to
+            assert ours[n].default == p.default or p.default is p.empty
 
 
 # --- axes and shapes --------------------------------------------------------------------------------------------------
@@ -93,6 +114,7 @@ def test_reshaped_arrays_agree_with_numpy(shape):
     x = numbered(shape)
     same(pb.reshape(x, (x.size,)), x.reshape(-1))
     same(pb.tensor(x).reshape(1, x.size), x.reshape(1, x.size))
+    assert not np.shares_memory(pb.reshape(x, shape, copy=True).numpy(), x)
     if x.size:
         same(pb.reshape(x, (-1, 1)), x.reshape(-1, 1))
         same(pb.reshape(x, -1), x.reshape(-1))
@@ -306,6 +328,7 @@ X = np.ones((2, 3))
     ("call", "kind", "says"),
     [
         (lambda: pb.reshape(X, (4, 2)), ShapeError, r"reshape: cannot reshape array of size 6 into shape \(4,\s*2\)"),
+        (lambda: pb.reshape(X.T, (6,), copy=False), ShapeError, "reshape: Unable to avoid creating a copy"),
         (lambda: pb.reshape(X, (-1, -1)), ShapeError, "one unknown dimension"),
         (lambda: pb.reshape(X, (2.0, 3)), DtypeError, "reshape: .*float"),
         (lambda: pb.permute_dims(X, (0,)), ShapeError, "permute_dims: axes .* name 1 of 2 axes"),

@@ -57,7 +57,7 @@ def count(shape: Shape, axis: Axis) -> int:
 
 def along(axis: int, ndim: int, index: object) -> tuple[object, ...]:
     """The index tuple that takes `index` along `axis` and everything along the others."""
-    return (*(slice(None),) * normalize_axis(axis, ndim), index)
+    return (*(slice(None),) * normalize_axis(axis, ndim), index, ...)
 
 
 def broadcast_axes(small: Shape, large: Shape) -> tuple[int, ...]:

@@ -176,7 +176,7 @@ def _repeats(rng: Any) -> Any:
     yield Sample((rng.normal(size=(3,)), [0, 1, 2]))
 
 
-@composite(samples=_repeats)
+@composite(samples=_repeats, standard=False)
 def repeat(xp: Any, x: Array, repeats: Any, axis: int | None = None) -> Any:
     """Each number of `x` (or slice along `axis`) `repeats` times in a row: an int, or integers, one for each.
 

@@ -10,7 +10,7 @@ deviation of no numbers are NaN, without a warning.
 from math import inf, isnan, nan
 from typing import Any
 
-from ..backends import default_dtype, is_floating
+from ..backends import canonical_dtype, default_dtype, is_floating
 from ..core.define import Array, Sample, op
 from ..errors import ArgumentError
 from ..shapes import Axis, count, kept, normalize_axes, reduced_axes
@@ -81,7 +81,7 @@ def _mean(xp: Any, x: Any, axis: Any, keepdims: bool) -> Any:
     numbers = count(x.shape, axis)
     if not is_floating(x.dtype):
         total = xp.astype(xp.sum(x, axis=axis, keepdims=keepdims), xp.dtype(default_dtype()))
-    elif x.dtype.itemsize == 2:
+    elif canonical_dtype(x.dtype).itemsize == 2:
         total = xp.sum(x, axis=axis, dtype=xp.float32, keepdims=keepdims)
         return xp.astype(total / numbers if numbers else total * nan, x.dtype)
     else:

@@ -130,4 +130,4 @@ def unique_inverse(xp: Any, x: Array) -> Any:
 @op(None)
 def unique_values(xp: Any, x: Array) -> Any:
     """The different numbers of `x`, in ascending order."""
-    return xp.unique_values(x)
+    return xp.sort(xp.unique_values(x))

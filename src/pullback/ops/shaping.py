@@ -56,13 +56,16 @@ def to_device(xp: Any, x: Array, device: str, source: str) -> Any:
     view=True,
     samples=lambda rng: [Sample((rng.normal(size=(2, 3)), (3, 2))), Sample((rng.normal(size=(4,)), (2, -1)))],
 )
-def reshape(xp: Any, x: Array, shape: Shape) -> Any:
+def reshape(xp: Any, x: Array, shape: Shape, *, copy: bool | None = None) -> Any:
     """The numbers of `x` in row-major order in another shape; one length may be -1, and follows from the others.
 
+    The result shares the memory of x where it can, with `copy=True` never; with `copy=False` it is refused where it
+    cannot.
+
     Raises:
-        ShapeError: the shape does not hold as many numbers as x.
+        ShapeError: the shape does not hold as many numbers as x, or not without the copy that `copy=False` forbids.
     """
-    return xp.reshape(x, shape)
+    return xp.reshape(x, shape) if copy is None else xp.reshape(x, shape, copy=copy)
 
 
 @op(
