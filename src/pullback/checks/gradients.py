@@ -13,7 +13,7 @@ from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, DtypeError, GradientCheckError
 from ..transforms.forward import jvp
 from ..transforms.reverse import vjp
-from ..transforms.trace import Trace
+from ..transforms.trace import Trace, require_function
 
 __all__ = ["check_gradients"]
 
@@ -45,8 +45,9 @@ def check_gradients(
         GradientCheckError: they disagree. It names the argument, the index, both numbers, the op whose rule is wrong
             if one can be singled out, and a likely cause.
         ArgumentError: `order` is below 1, or there is nothing to check.
-        DtypeError: an argument is not of floating point.
+        DtypeError: an argument is not of floating point, or f is no function.
     """
+    require_function("check_gradients", f)
     leaves, spec = trees.flatten(args)
     primals = [np.asarray(x.numpy() if isinstance(x, Tensor) else asarray(x).numpy()) for x in leaves]
     if order < 1 or not primals:
@@ -96,7 +97,8 @@ class _Check:
         limit = (self.tolerance or 50 * self.eps ** (2 / 3) * 10 ** (self.level - 1)) * scale
         for mode, found in (("JVP", _inner(cotangents, pushed)), ("VJP", _inner(pulled, direction))):
             if not abs(found - expected) <= limit:
-                raise GradientCheckError(self.report(mode, pulled, cotangents, found, expected, limit))
+                reason = self.unsettled(direction, differences)
+                raise GradientCheckError(self.report(mode, pulled, cotangents, found, expected, limit, reason))
         if order > 1:
             self.deeper(weights).run(order - 1)
 
@@ -125,13 +127,24 @@ class _Check:
     def values(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [x.numpy().astype(np.float64) for x in self.f(*self.tensors(arrays))]
 
-    def differences(self, direction: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Central difference of f along `direction`."""
+    def differences(self, direction: Sequence[np.ndarray], shrink: float = 1.0) -> list[np.ndarray]:
+        """Central difference of f along `direction`, with a step `shrink` times shorter."""
         size = max((float(np.max(np.abs(d), initial=0.0)) for d in direction), default=1.0) or 1.0
-        h = (self.step or self.eps ** (1 / 3) * _scale(self.primals)) / size
+        h = (self.step or self.eps ** (1 / 3) * _scale(self.primals)) / (size * shrink)
         ahead = self.values([(x + h * d).astype(x.dtype) for x, d in zip(self.primals, direction, strict=True)])
         behind = self.values([(x - h * d).astype(x.dtype) for x, d in zip(self.primals, direction, strict=True)])
         return [(a - b) / (2 * h) for a, b in zip(ahead, behind, strict=True)]
+
+    def unsettled(self, direction: Sequence[np.ndarray], differences: Sequence[np.ndarray]) -> str:
+        """Why the differences do not settle as the step shrinks, in words; '' if they do."""
+        closer = self.differences(direction, shrink=4.0)
+        change = sum(float(np.sum(np.abs(a - b))) for a, b in zip(closer, differences, strict=True))
+        if not change > 0.25 * sum(float(np.sum(np.abs(a))) for a in (*closer, *differences)):
+            return ""
+        return (
+            "the differences do not settle as their step shrinks: the function has a kink or a jump near this point, "
+            "or differs from run to run"
+        )
 
     def report(
         self,
@@ -141,6 +154,7 @@ class _Check:
         found: float,
         expected: float,
         limit: float,
+        reason: str,
     ) -> str:
         """Where the derivatives disagree most, which op it comes from, and why it may be."""
         worst = (-1.0, "", 0.0, 0.0)
@@ -159,7 +173,7 @@ class _Check:
         ]
         if mode == "VJP" or worst[0] > limit:
             lines.append(f"worst at {worst[1]}: derivative {worst[2]:.9g}, difference {worst[3]:.9g}")
-        lines.append(self.culprit() or self.cause(worst[2], worst[3]))
+        lines.append(reason or self.culprit() or self.cause(worst[2], worst[3]))
         return "; ".join(lines)
 
     def name(self, position: int) -> str:

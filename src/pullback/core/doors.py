@@ -6,6 +6,7 @@ two arrays.
 
 from collections.abc import Callable, Sequence
 from inspect import Parameter
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,8 @@ def door(op: Op) -> Callable[..., Any]:
     if op.sequence:
         return _sequence(op)
     if len(op.inputs) == 1 and op.arguments[0].name == op.inputs[0]:
-        return (_single if op.params or op.extras or op.outputs or op.kept or None in op.pushes else _unary)(op)
-    shapes = op.extras and op.kind == "elementwise"  # a Python number has no shape
-    plain = len(op.inputs) == 2 and not (op.params or shapes or op.outputs or op.kept)
+        return (_single if op.params or op.outputs or op.kept or None in op.pushes else _unary)(op)
+    plain = len(op.inputs) == 2 and not (op.params or op.outputs or op.kept)
     mixed = op.differentiable and (None in op.rules or None in op.pushes)
     return (_binary if plain and not mixed else _general)(op)
 
@@ -78,7 +78,6 @@ def _binary(op: Op) -> Callable[..., Any]:
     keep_x, keep_y, keep_both = op.keeper([True, False]), op.keeper([False, True]), op.keeper([True, True])
     recorded = op.differentiable
     broadcasts = op.kind == "elementwise"
-    extras = op.extras
 
     def call(x: Any, y: Any) -> Any:
         if x.__class__ is Tensor:
@@ -109,11 +108,8 @@ def _binary(op: Op) -> Callable[..., Any]:
         else:
             out.node = e = new(Equation)
             keep = keep_y if m is None else keep_x if n is None else keep_both
-            values = (None, a, b, data)
-            if extras:
-                values += (None, data.shape, a.shape, a.dtype, b.shape, b.dtype)  # type: ignore[assignment]
-            e.seq, e.op, e.parents, e.saved = tick(), op, (m, n), keep(values)
-            e.fit = None if fits else fit_of(op, (a, b), data)
+            e.seq, e.op, e.parents, e.saved = tick(), op, (m, n), keep((None, a, b, data))
+            e.fit = None if fits else fit_of(op, (m, n), (a, b), data)
             if on is not True:
                 on(e, data)
         return out
@@ -158,6 +154,7 @@ def _general(op: Op) -> Callable[..., Any]:
     places = [names.index(name) for name in op.inputs]
     params = [names.index(name) for name in op.params]
     live = [rule is not None for rule in op.rules]
+    constants = not all(live)
     alone = len(places) == 1
     promotes = op.promotes
     recorded = op.differentiable
@@ -169,25 +166,31 @@ def _general(op: Op) -> Callable[..., Any]:
         for place in places:
             x = given[place]
             if x.__class__ is Tensor:
+                given[place] = x.data
                 arrays.append(x.data)
                 nodes.append(x.node)
             else:
-                arrays.append(operand(x))
+                x = given[place] = operand(x)
+                arrays.append(x)
                 nodes.append(None)
-        if alone and arrays[0].__class__ not in WEAK:
-            backend = BACKENDS[arrays[0].__class__]
+        kinds = set(map(type, arrays))
+        if len(kinds) > 1:
+            kinds.discard(NoneType)
+        if len(kinds) == 1 and (alone or not promotes) and (kind := kinds.pop()) not in WEAK:
+            backend = BACKENDS[kind]
         else:
             arrays, backend = together(op, arrays, promotes)
-        for place, array in zip(places, arrays, strict=True):
-            given[place] = array
+            for place, array in zip(places, arrays, strict=True):
+                given[place] = array
         try:
             value = run(backend.xp, given)
         except Exception as error:
             raise explained(op, arrays, error) from error
         if recorded and any(nodes) and (on := recording()):
-            nodes = [n if has_rule else None for n, has_rule in zip(nodes, live, strict=True)]
-            if any(nodes):
-                return record(on, tuple(nodes), tuple(arrays), value, [given[place] for place in params])
+            if constants:
+                nodes = [n if has_rule else None for n, has_rule in zip(nodes, live, strict=True)]
+            if not constants or any(nodes):
+                return record(on, tuple(nodes), arrays, value, [given[place] for place in params])
         return _constant(op, value)
 
     return call
@@ -293,10 +296,10 @@ def _runner(op: Op) -> Callable[[Any, list[Any]], Any]:
 def _recorder(op: Op) -> Callable[..., Any]:
     """What writes a call of `op` on the tape and wraps its value."""
     keepers: dict[tuple[bool, ...], Any] = {}
-    always = None in op.pushes
+    always = any(rule and not push for rule, push in zip(op.rules, op.pushes, strict=True))
     converts = "dtype" in op.params
 
-    def record(on: Any, nodes: tuple[Any, ...], arrays: tuple[Any, ...], value: Any, params: Sequence[Any]) -> Any:
+    def record(on: Any, nodes: Sequence[Any], arrays: Sequence[Any], value: Any, params: Sequence[Any]) -> Any:
         data, side = value if op.kept else (value, None)
         if converts and not is_floating(data.dtype):  # steps have no slope
             return _constant(op, value)
@@ -304,18 +307,12 @@ def _recorder(op: Op) -> Callable[..., Any]:
         keep = keepers.get(tracked)
         if keep is None:
             keep = keepers[tracked] = op.keeper(tracked)
-        if not op.extras:
-            values: tuple[Any, ...] = (None, *arrays, data)
-        elif op.sequence:
-            values = (None, arrays, data, *params, side, getattr(data, "shape", None))
-            values += (tuple(a.shape for a in arrays), tuple(a.dtype for a in arrays))
-        else:
-            values = (None, *arrays, data, *params, side, getattr(data, "shape", None))
-            for a in arrays:
-                values += (getattr(a, "shape", None), getattr(a, "dtype", None))
+        values = (None, arrays, data) if op.sequence else (None, *arrays, data)
+        if op.extras:
+            values = (*values, *params, side)
         e = new(Equation)
         e.seq, e.op, e.parents, e.saved = tick(), op, nodes, keep(values)
-        e.fit = fit_of(op, arrays, data, always)
+        e.fit = fit_of(op, nodes, arrays, data, always)
         if on is not True:
             on(e, data)
         return part_tensors(data, e) if op.outputs else new_tensor(data, e)
@@ -380,18 +377,18 @@ def _is_condition(op: Op, position: int) -> bool:
     return op.differentiable and not op.sequence and op.rules[position] is None
 
 
-def fit_of(op: Op, arrays: Sequence[Any], data: Any, always: bool = False) -> Any:
+def fit_of(op: Op, nodes: Sequence[Any], arrays: Sequence[Any], data: Any, always: bool = False) -> Any:
     """What each cotangent must be brought back to (None where it comes right), and the output's shape and dtype.
 
     None altogether when every cotangent comes right, unless `always` asks for the output's.
     """
     if op.outputs:
-        return *(None for _ in arrays), tuple((d.shape, d.dtype) for d in data)
+        return *(None for _ in nodes), tuple((d.shape, d.dtype) for d in data)
     shape, dtype = data.shape, data.dtype
     broadcasts = op.kind == "elementwise"
     specs: list[Any] = []
-    for a in arrays:
-        if a is None or a.__class__ in WEAK or (a.dtype == dtype and not (broadcasts and a.shape != shape)):
+    for n, a in zip(nodes, arrays, strict=True):
+        if n is None or (a.dtype == dtype and not (broadcasts and a.shape != shape)):
             specs.append(None)
         else:
             specs.append((a.shape, a.dtype))
@@ -413,7 +410,7 @@ def _met(op: Op, arrays: Sequence[Any]) -> str:
 
 def explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     """The named error for a body that failed. It is looked into only now: a check before each call would cost more."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError | Warning):  # a warning is an exception here where the caller made it one
         return error
     text = str(error)
     if isinstance(error, PullbackError):
