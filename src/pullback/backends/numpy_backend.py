@@ -135,5 +135,13 @@ class NumpyBackend(Backend):
     def to_numpy(self, array: Any) -> np.ndarray:
         return np.asarray(array)
 
+    def to_dlpack(self, array: Any, **options: Any) -> Any:
+        """A read-only export, or one of a copy for consumers of versions below 1, which cannot be told to only read."""
+        view = np.asarray(array).view()
+        view.flags.writeable = False
+        if (options.get("max_version") or (0,))[0] < 1 and options.get("copy") is not False:
+            view = view.copy()
+        return view.__dlpack__(**options)
+
     def quiet(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")
