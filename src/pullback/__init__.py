@@ -4,7 +4,7 @@ Every op is a name of this module (`pb.tanh`, `pb.einsum`, `pb.cross_entropy`); 
 `pb.optim`, `pb.data` and `pb.io` hold what their names say; `pb.errors` holds every error that is raised on purpose.
 """
 
-from . import errors, linalg, nn, optim, random
+from . import data, errors, io, linalg, nn, optim, random
 from .backends import default_dtype, set_default_dtype
 from .checks import check_gradients
 from .core.tape import no_grad
