@@ -7,7 +7,7 @@ tangent) of one side to the other. It is a function of named values, and its nam
     g, t        the cotangent (in a VJP rule), the tangent (in a JVP rule)
     i           the position of the input asked for (of a sequence of inputs)
     <input>     an input's value        <input>_shape, <input>_dtype    what keeps no array alive
-    out         the op's value          out_shape
+    out         the op's value          out_shape, out_dtype
     kept        a second value of the body (see `Op.kept`)
     <param>     a parameter
 """
@@ -111,27 +111,37 @@ class Op:
 
     def _lay_out(self) -> None:
         """Fix which values an equation keeps, in which order, and how each rule picks its own."""
-        known = [None, *self.inputs, "out", *self.params, "kept", "out_shape"]
-        known += [f"{name}_{what}" for name in self.inputs for what in ("shape", "dtype")]
-        self.values = {name: position for position, name in enumerate(known)}
+        known = [None, *self.inputs, "out", *self.params, "kept"]
+        self._places = {name: (place, "") for place, name in enumerate(known)}
+        for name in (*self.inputs, "out"):
+            for what in ("shape", "dtype"):
+                self._places[f"{name}_{what}"] = (known.index(name), what)
         wants = [[*_names(rule), *_names(push)] for rule, push in zip(self.rules, self.pushes, strict=True)]
         used = {name for want in wants for name in want} - {*_ENVIRONMENT, "t"}
-        unknown = used - self.values.keys()
+        unknown = used - self._places.keys()
         if unknown:
             raise ArgumentError(f"op {self.name}: a rule names {', '.join(sorted(unknown))}, which is no value of it")
-        self.saves = [name for name in known if name in used]
-        self.extras = any(self.values[name] > self.values["out"] for name in self.saves)
+        self.saves = [name for name in self._places if name in used]
+        self.extras = any(self._places[name][0] > known.index("out") for name in self.saves)
         self._users = {name: [i for i, want in enumerate(wants) if name in want] for name in self.saves}
         kind = _Every if self.sequence else tuple
         self.bound_rules = kind(_bind(rule, self.saves) if rule else None for rule in self.rules)
         self.bound_pushes = kind(_bind(push, self.saves) if push else None for push in self.pushes)
 
     def keeper(self, tracked: Sequence[bool]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-        """A function from all values `(None, *inputs, out, ...)` to those that the rules of tracked inputs name."""
-        picks = [self.values[name] if any(tracked[i] for i in self._users[name]) else 0 for name in self.saves]
+        """A function from all values to those that the rules of tracked inputs name.
+
+        All values are `(None, *inputs, out)` and, when `extras` is true, the parameters and `kept` after them.
+        """
+        picks = [self._places[name] if any(tracked[i] for i in self._users[name]) else (0, "") for name in self.saves]
         if not picks:
             return lambda values: ()
-        return itemgetter(*picks, *([0] if len(picks) == 1 else []))
+        if any(what for _, what in picks):
+            fact = _fact_of_each if self.sequence else getattr
+            return lambda values: tuple(
+                [fact(values[place], what, None) if what else values[place] for place, what in picks]
+            )
+        return itemgetter(*[place for place, _ in picks], *([0] if len(picks) == 1 else []))
 
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join((*self.inputs, *self.params))})>"
@@ -161,11 +171,18 @@ def _bind(rule: Rule, saves: list[str]) -> BoundRule:
             return lambda xp, g, i, saved: rule(xp, g, saved[a])
         case ["g", "v", "v"]:
             return lambda xp, g, i, saved: rule(g, saved[a], saved[b])
+        case ["xp", "g"]:
+            return lambda xp, g, i, saved: rule(xp, g)
+        case ["xp", "g", "v", "v"]:
+            return lambda xp, g, i, saved: rule(xp, g, saved[a], saved[b])
     all_names = (*_ENVIRONMENT, *saves)
-    picks = [all_names.index(name) for name in names]
-    pick = itemgetter(*picks, *([0] if len(picks) == 1 else []))
-    size = len(picks)
-    return lambda xp, g, i, saved: rule(*pick((xp, g, i, *saved))[:size])
+    pick = itemgetter(*[all_names.index(name) for name in names])
+    return lambda xp, g, i, saved: rule(*pick((xp, g, i, *saved)))
+
+
+def _fact_of_each(value: Any, what: str, default: Any) -> Any:
+    """The shape or dtype of an array; of a sequence of arrays, a tuple of theirs."""
+    return tuple(getattr(v, what) for v in value) if isinstance(value, list | tuple) else getattr(value, what, default)
 
 
 class _Every(tuple[Any, ...]):
