@@ -16,7 +16,7 @@ def leaf(values, dtype="float64"):
 
 
 def equations_alive():
-    return sum(isinstance(thing, Equation) for thing in gc.get_objects())
+    return sum(type(thing) is Equation for thing in gc.get_objects())
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def layer_slope():
 
 def equations_alive():
     gc.collect()
-    return sum(isinstance(thing, Equation) for thing in gc.get_objects())
+    return sum(type(thing) is Equation for thing in gc.get_objects())
 
 
 # --- the four walks against the Jacobian ------------------------------------------------------------------------------
