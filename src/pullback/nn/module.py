@@ -265,7 +265,11 @@ def _is_array(value: Any) -> bool:
     """Whether `value` is an array of numbers that a backend owns (NumPy's scalars are settings, not arrays)."""
     if not hasattr(value, "__setitem__") or not any(kind in BACKENDS for kind in type(value).__mro__):
         return False
-    return canonical_dtype(value.dtype).kind in "biuf" or is_floating(value.dtype)
+    try:
+        canonical_dtype(value.dtype)
+    except DtypeError:
+        return False
+    return True
 
 
 def _raw(x: Any) -> Any:
