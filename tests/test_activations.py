@@ -34,6 +34,10 @@ CASES = {
     "leaky_relu 0.5": (
         "leaky_relu", {"negative_slope": 0.5}, lambda x: np.where(x > 0, x, x / 2), lambda x: np.where(x > 0, 1, 0.5),
     ),
+    "leaky_relu 0": ("leaky_relu", {"negative_slope": 0}, lambda x: np.where(x > 0, x, 0), lambda x: 1.0 * (x > 0)),
+    "leaky_relu 2": (
+        "leaky_relu", {"negative_slope": 2}, lambda x: np.where(x > 0, x, 2 * x), lambda x: np.where(x > 0, 1, 2),
+    ),
     "elu": ("elu", {}, lambda x: np.where(x > 0, x, np.expm1(x)), lambda x: np.where(x > 0, 1, np.exp(x))),
     "elu 1.5": (
         "elu", {"alpha": 1.5},
@@ -120,7 +124,7 @@ def test_value_and_slope_as_pytorch(case, dtype):
     np.testing.assert_allclose(slope, leaf.grad.numpy(), rtol=max(loose, TOLERANCE[dtype]), atol=loose)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"leaky_relu 0"}))  # 0 at -inf, as relu; NaN in PyTorch
 def test_infinities_and_nan_as_pytorch(case):
     torch = pytest.importorskip("torch")
     name, settings = CASES[case][:2]

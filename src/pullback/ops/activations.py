@@ -61,7 +61,9 @@ def leaky_relu(xp: Any, x: Array, negative_slope: float = 0.01) -> Any:
     """
     if not negative_slope >= 0:
         raise ArgumentError(f"negative_slope is {negative_slope}; it must not be negative")
-    return xp.maximum(x, 0.0) + negative_slope * xp.minimum(x, 0.0)
+    if negative_slope == 0:
+        return xp.maximum(x, 0.0)
+    return (xp.maximum if negative_slope <= 1 else xp.minimum)(x, negative_slope * x)
 
 
 @elementwise(lambda xp, g, out: (1 / 6) * xp.where((out > 0) & (out < 1), g, 0.0), domain=(-5, 5))
