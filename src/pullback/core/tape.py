@@ -82,8 +82,8 @@ def observe(observer: Callable[[Any, Any], None]) -> _Recording:
 class Leaf:
     """Where cotangents end: the node of a Tensor that requires a gradient.
 
-    `zero_grad` marks the gradient `stale` and keeps its buffer, so that the heap is not given back to the system and
-    faulted in again in every step.
+    `zero_grad` marks the gradient `stale` and keeps its buffer until the next pull reaches this leaf, so that the heap is
+    not given back to the system and faulted in again in every step, and no gradient is there twice.
     """
 
     __slots__ = ("grad", "mutated", "stale")
@@ -254,6 +254,8 @@ def pull(
                 x = fit_to(ops, x, fit[i])
             if n not in found:
                 found[n] = x
+                if n.__class__ is Leaf and n.stale:
+                    n.grad = None  # its buffer serves the next gradient
             elif alone(found, n):
                 found[n] += x
             else:
