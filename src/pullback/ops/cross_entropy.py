@@ -41,7 +41,12 @@ def _no_labels(xp: Any, labels: Any) -> Exception:
     return DtypeError(f"labels hold {labels.dtype}, and are class numbers; convert them with .astype('int64')")
 
 
-@op(None)
+def _labels(rng: Any) -> Any:
+    yield Sample((rng.integers(0, 4, 3), 4))
+    yield Sample((rng.integers(0, 3, (2, 2)), 3), {"dtype": "float64"})
+
+
+@op(None, samples=_labels)
 def one_hot(xp: Any, labels: Array, classes: int, dtype: Any = None) -> Any:
     """Rows of the identity: 1 at each label and 0 elsewhere, of shape `(*labels.shape, classes)`; no derivative.
 
@@ -50,8 +55,9 @@ def one_hot(xp: Any, labels: Array, classes: int, dtype: Any = None) -> Any:
     """
     labels = xp.asarray(labels)
     flat, _ = _flat_labels(xp, labels, classes, None)
-    out = xp.zeros((flat.shape[0], classes), dtype=xp.dtype(dtype or default_dtype()))
-    out = xp.scatter_set(out, (xp.arange(flat.shape[0]), flat), xp.ones(flat.shape, dtype=out.dtype))
+    rows = flat.shape[0]
+    out = xp.zeros((rows, classes), dtype=xp.dtype(dtype or default_dtype()), device=flat.device)
+    out = xp.scatter_set(out, (xp.arange(rows, device=flat.device), flat), 1)
     return xp.reshape(out, (*labels.shape, classes))
 
 
@@ -85,8 +91,10 @@ class _Weights:
     ) -> None:
         if not 0 <= label_smoothing <= 1:
             raise ArgumentError(f"label_smoothing is a number from 0 to 1; got {label_smoothing!r}")
-        self.rest = xp.ones(labels.shape, dtype=dtype) if counted is None else xp.astype(counted, dtype)
-        row, weights = self.rest, xp.ones((classes,), dtype=dtype)
+        self.rest = (
+            xp.ones(labels.shape, dtype=dtype, device=labels.device) if counted is None else xp.astype(counted, dtype)
+        )
+        row, weights = self.rest, xp.ones((classes,), dtype=dtype, device=labels.device)
         if class_weights is not None:
             if class_weights.shape != (classes,):
                 raise ShapeError(f"class_weights has shape {class_weights.shape}, and there are {classes} classes")
@@ -163,7 +171,7 @@ def cross_entropy(
     scores, flat, counted = _rows(xp, logits, labels, ignore_index)
     z = widened(xp, scores)
     z = z - xp.max(z, axis=-1, keepdims=True)
-    picked = z[xp.arange(flat.shape[0]), flat]
+    picked = z[xp.arange(flat.shape[0], device=flat.device), flat]
     p = xp.exp(z)
     sums = xp.sum(p, axis=-1, keepdims=True)
     p /= sums
@@ -262,12 +270,17 @@ def cross_entropy_slope(
     else:
         hit = cotangent / divisor if reduction == "mean" else cotangent
         out = p * hit
-    at = (xp.arange(rows), flat)
+    at = (xp.arange(rows, device=flat.device), flat)
     out = xp.scatter_set(out, at, out[at] - (hit[:, 0] if getattr(hit, "ndim", 0) else hit))
     return out if out.shape == probabilities.shape else xp.reshape(out, probabilities.shape)
 
 
-@op(None, None)
+def _weighted(rng: Any) -> Any:
+    for scores, labels, options in _labelled(rng):
+        yield Sample((labels, scores.shape[-1], "float64"), options)
+
+
+@op(None, None, samples=_weighted)
 def cross_entropy_weights(
     xp: Any,
     labels: Array,

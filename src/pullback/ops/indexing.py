@@ -197,7 +197,11 @@ def _surviving(xp: Any, values: Any, like: Any, index: Any, shape: Any = None) -
     return values * xp.written_last(like, index, like.shape if shape is None else shape)
 
 
-@op(None)
+def _overwritten(rng: Any) -> Any:
+    yield Sample((rng.normal(size=3), ([0, 1, 0], [2, 3, 2]), (3, 4)))
+
+
+@op(None, samples=_overwritten)
 def written_last(xp: Any, like: Array, index: Any, shape: Shape) -> Any:
     """1 where the number written at an entry of `index` stays, 0 where another overwrites it; in the dtype of `like`.
 
@@ -305,7 +309,6 @@ def _put(rng: Any) -> Any:
     None,
     jvp=(lambda xp, t, indices, axis, shape: xp.scatter_along_axis(t, indices, axis, shape), None),
     samples=_put,
-    standard=False,
 )
 def scatter_along_axis(xp: Any, values: Array, indices: Array, axis: int, shape: Shape) -> Any:
     """Zeros of `shape` with `values` added at `indices` along `axis`: the transpose of `take_along_axis`."""

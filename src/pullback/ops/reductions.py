@@ -299,19 +299,24 @@ def vector_norm(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False,
 # --- truth ------------------------------------------------------------------------------------------------------------
 
 
-@op(None)
+def _truths(rng: Any) -> Any:
+    for options in ({}, {"axis": 0}, {"axis": (0, -1), "keepdims": True}):
+        yield Sample((rng.integers(0, 2, (2, 3, 4)),), options)
+
+
+@op(None, samples=_truths)
 def any(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """Whether something over `axis` is true (not 0); False where there is nothing. It has no derivative."""
     return xp.any(x, axis=reduced_axes(axis, x.ndim), keepdims=keepdims)
 
 
-@op(None)
+@op(None, samples=_truths)
 def all(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """Whether everything over `axis` is true (not 0); True where there is nothing. It has no derivative."""
     return xp.all(x, axis=reduced_axes(axis, x.ndim), keepdims=keepdims)
 
 
-@op(None)
+@op(None, samples=_truths)
 def count_nonzero(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """How many numbers over `axis` are not 0. It has no derivative."""
     return xp.asarray(xp.count_nonzero(x, axis=reduced_axes(axis, x.ndim), keepdims=keepdims))

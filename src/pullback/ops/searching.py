@@ -6,6 +6,8 @@ Axes may be negative; one that is out of range is a ShapeError.
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from ..core.define import Array, Sample, op
 from ..errors import ArgumentError, ShapeError
 from ..shapes import normalize_axis
@@ -42,7 +44,7 @@ def sort(xp: Any, x: Array, axis: int = -1, *, descending: bool = False, stable:
     return xp.sort(x, axis=normalize_axis(axis, x.ndim), descending=descending, stable=stable)
 
 
-@op(None)
+@op(None, samples=_unsorted)
 def argsort(xp: Any, x: Array, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Any:
     """The positions along `axis` of the numbers of `x` in order; equal numbers keep theirs if `stable`."""
     return xp.argsort(x, axis=normalize_axis(axis, x.ndim), descending=descending, stable=stable)
@@ -55,7 +57,12 @@ def _one_axis(x: Any, axis: int | None) -> int | None:
     return None if axis is None else normalize_axis(axis, x.ndim)
 
 
-@op(None)
+def _extremes(rng: Any) -> Any:
+    for options in ({}, {"axis": 1}, {"axis": -1, "keepdims": True}):
+        yield Sample((rng.integers(0, 3, (2, 4)),), options)
+
+
+@op(None, samples=_extremes)
 def argmax(xp: Any, x: Array, axis: int | None = None, *, keepdims: bool = False) -> Any:
     """The position of the largest number along `axis`, or in row-major order; the first of those that tie.
 
@@ -65,7 +72,7 @@ def argmax(xp: Any, x: Array, axis: int | None = None, *, keepdims: bool = False
     return xp.argmax(x, axis=_one_axis(x, axis), keepdims=keepdims)
 
 
-@op(None)
+@op(None, samples=_extremes)
 def argmin(xp: Any, x: Array, axis: int | None = None, *, keepdims: bool = False) -> Any:
     """The position of the smallest number along `axis`, or in row-major order; the first of those that tie.
 
@@ -75,7 +82,12 @@ def argmin(xp: Any, x: Array, axis: int | None = None, *, keepdims: bool = False
     return xp.argmin(x, axis=_one_axis(x, axis), keepdims=keepdims)
 
 
-@op(None, outputs=("positions",))
+def _repeated(rng: Any) -> Any:
+    yield Sample((rng.integers(-1, 2, 6),))
+    yield Sample((rng.integers(-1, 2, (2, 3)),))
+
+
+@op(None, outputs=("positions",), samples=_repeated)
 def nonzero(xp: Any, x: Array) -> Any:
     """The positions of the numbers that are not 0, in row-major order: a tuple of one vector per axis, an index of x.
 
@@ -87,7 +99,13 @@ def nonzero(xp: Any, x: Array) -> Any:
     return tuple(xp.nonzero(x))
 
 
-@op(None, None, None)
+def _placed(rng: Any) -> Any:
+    numbers = rng.permutation(6)
+    yield Sample((np.array([0, 2, 2, 4]), numbers))
+    yield Sample((numbers, numbers[:3]), {"side": "right", "sorter": numbers.argsort()})
+
+
+@op(None, None, None, samples=_placed)
 def searchsorted(xp: Any, x1: Array, x2: Array, *, side: str = "left", sorter: Array | None = None) -> Any:
     """Where the numbers of `x2` would go into the sorted vector `x1` so that it stays sorted.
 
@@ -106,7 +124,7 @@ def searchsorted(xp: Any, x1: Array, x2: Array, *, side: str = "left", sorter: A
 # --- sets -------------------------------------------------------------------------------------------------------------
 
 
-@op(None, outputs=("values", "indices", "inverse_indices", "counts"))
+@op(None, outputs=("values", "indices", "inverse_indices", "counts"), samples=_repeated)
 def unique_all(xp: Any, x: Array) -> Any:
     """The different numbers of `x` in ascending order, and more of them: (values, indices, inverse_indices, counts).
 
@@ -115,19 +133,19 @@ def unique_all(xp: Any, x: Array) -> Any:
     return tuple(xp.unique_all(x))
 
 
-@op(None, outputs=("values", "counts"))
+@op(None, outputs=("values", "counts"), samples=_repeated)
 def unique_counts(xp: Any, x: Array) -> Any:
     """The different numbers of `x` in ascending order and how often each is met: (values, counts)."""
     return tuple(xp.unique_counts(x))
 
 
-@op(None, outputs=("values", "inverse_indices"))
+@op(None, outputs=("values", "inverse_indices"), samples=_repeated)
 def unique_inverse(xp: Any, x: Array) -> Any:
     """The different numbers of `x` in ascending order, and which of them stands where: (values, inverse_indices)."""
     return tuple(xp.unique_inverse(x))
 
 
-@op(None)
+@op(None, samples=_repeated)
 def unique_values(xp: Any, x: Array) -> Any:
     """The different numbers of `x`, in ascending order."""
     return xp.sort(xp.unique_values(x))

@@ -263,7 +263,12 @@ def trace(xp: Any, x: Array, offset: int = 0, dtype: Any = None) -> Any:
     return xp.sum(diagonal if dtype is None else xp.astype(diagonal, dtype), axis=-1)
 
 
-@op(None)
+def _ranked(rng: Any) -> Any:
+    yield Sample((rng.normal(size=(2, 3, 2)) @ rng.normal(size=(2, 2, 4)),))
+    yield Sample((np.diag([1.0, 0.1, 0.001]), 0.01))
+
+
+@op(None, samples=_ranked)
 def matrix_rank(xp: Any, x: Array, rtol: Any = None) -> Any:
     """How many singular values are larger than `rtol` times the largest; an integer, without a derivative.
 
