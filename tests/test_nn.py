@@ -186,7 +186,7 @@ BAD_STATES = [
     (lambda s: s.pop("blocks.0.bias"), r"missing: blocks\.0\.bias"),
     (lambda s: s.pop("mean"), "missing: mean"),
     (lambda s: s.update(stray=np.ones(2)), "unexpected: stray"),
-    (lambda s: s.update({"first.weight": np.ones((4, 3), "float32")}), r"first.weight is \(3, 4\) float32 here and \(4, 3\)"),
+    (lambda s: s.update({"first.weight": np.ones((4, 3), "float32")}), r"first.weight is \(3, 4\) .* and \(4, 3\)"),
     (lambda s: s.update({"first.bias": np.ones(4)}), r"first\.bias is \(4,\) float32 here and \(4,\) float64"),
     (lambda s: s.update({"history.0": np.ones(3, "float32")}), r"history\.0 is"),
     (lambda s: (s.pop("mean"), s.update(stray=1.0, counts=np.ones(4))), "missing: mean; unexpected: stray; counts is"),
@@ -307,7 +307,8 @@ def test_apply_replaces_what_is_named_everywhere_and_changes_nothing():
 def test_apply_takes_trees():
     model = nn.MLP((3, 4, 2))
     tree = {"layers": [{"weight": np.ones((3, 4), "float32")}, {"weight": np.ones((4, 2)), "bias": np.zeros(2)}]}
-    flat = {"layers.0.weight": np.ones((3, 4), "float32"), "layers.1.weight": np.ones((4, 2)), "layers.1.bias": np.zeros(2)}
+    layers = tree["layers"]
+    flat = {f"layers.{i}.{name}": x for i, layer in enumerate(layers) for name, x in layer.items()}
     np.testing.assert_array_equal(model.apply(tree, X).numpy(), model.apply(flat, X).numpy())
 
 
@@ -489,7 +490,7 @@ BAD_LAYERS = [
     (lambda: nn.LayerNorm(4)(np.ones((2, 3))), r"\(4,\).*\(2, 3\)"),
     (lambda: nn.LayerNorm(1)(np.ones((2, 3))), r"\(1,\).*\(2, 3\)"),
     (lambda: nn.LayerNorm(4)(np.ones(())), r"\(4,\)"),
-    (lambda: nn.Sequential(), "at least one"),
+    (nn.Sequential, "at least one"),
     (lambda: nn.Sequential([nn.relu]), "no module or function"),
     (lambda: nn.MLP((3, 2))(np.ones((4, 5), "float32")), r"linear.*\(4, 5\)"),
 ]
@@ -562,7 +563,8 @@ def test_fans_of_more_axes_count_those_before():
 def test_linear_takes_first_values_by_name_or_function():
     assert np.all(nn.Linear(3, 2, init="ones").weight.numpy() == 1)
     assert np.all(nn.Linear(3, 2, init="ones").bias.numpy() == 0)
-    layer = nn.Linear(3, 2, init=lambda shape, generator, dtype, device: pb.full(shape, 7.0, dtype=dtype), dtype="float64")
+    sevens = lambda shape, generator, dtype, device: pb.full(shape, 7.0, dtype=dtype)  # noqa: E731
+    layer = nn.Linear(3, 2, init=sevens, dtype="float64")
     assert np.all(layer.weight.numpy() == 7)
     assert layer.weight.requires_grad
     assert np.all(np.abs(nn.Linear(100, 50).bias.numpy()) <= 0.1)

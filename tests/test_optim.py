@@ -38,13 +38,13 @@ each_optimizer = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 def leaves(seed=0, dtype="float64"):
     rng = np.random.default_rng(seed)
-    return pb_map(lambda shape: pb.tensor(rng.standard_normal(shape), dtype=dtype, requires_grad=True))
+    return map_shapes(lambda shape: pb.tensor(rng.standard_normal(shape), dtype=dtype, requires_grad=True))
 
 
-def pb_map(f, shapes=None):
+def map_shapes(f, shapes=None):
     """`f(shape)` for each shape of a tree."""
     shapes = SHAPES if shapes is None else shapes
-    return {k: pb_map(f, s) if isinstance(s, dict) else f(s) for k, s in shapes.items()}
+    return {k: map_shapes(f, s) if isinstance(s, dict) else f(s) for k, s in shapes.items()}
 
 
 def flat(tree):
@@ -198,7 +198,7 @@ def test_gradients_of_backward_and_of_grad_give_the_same_steps(make):
 
     def start():
         rng = np.random.default_rng(1)
-        return {name: pb.tensor(rng.standard_normal(s), requires_grad=True) for name, s in {"w": (3, 2), "b": 2}.items()}
+        return map_shapes(lambda s: pb.tensor(rng.standard_normal(s), requires_grad=True), {"w": (3, 2), "b": 2})
 
     stepped, functional = start(), start()
     by_backward, by_grad = make(stepped), make(functional)
@@ -660,7 +660,7 @@ def test_a_schedule_is_given_again_and_its_place_is_kept():
         (pb.optim.WarmUp(4, pb.optim.StepDecay(1.0, 2, 0.5)), lambda k: k / 4 if k < 4 else 0.5 ** ((k - 4) // 2)),
         (pb.optim.WarmUp(2, lambda k: 2.0 + k, start=0.5), lambda k: [1.0, 1.5][k] if k < 2 else float(k)),
         (
-            pb.optim.Chain((2, pb.optim.LinearRamp(0.0, 2, 1.0)), (3, pb.optim.ConstantRate(1.0)), (1, lambda k: 1 / (2 + k))),
+            pb.optim.Chain((2, pb.optim.LinearRamp(0.0, 2, 1.0)), (3, lambda k: 1.0), (1, lambda k: 1 / (k + 2))),
             lambda k: k / 2 if k < 2 else 1.0 if k < 5 else 1 / (k - 3),
         ),
     ],
@@ -697,7 +697,7 @@ def test_an_optimizer_asks_its_schedule_with_the_steps_taken():
         (lambda: pb.optim.LinearRamp(0.1, 5, -0.1), "final"),
         (lambda: pb.optim.WarmUp(5, 0.1), "no schedule"),
         (lambda: pb.optim.WarmUp(0, pb.optim.ConstantRate(0.1)), "steps"),
-        (lambda: pb.optim.Chain(), "parts"),
+        (pb.optim.Chain, "parts"),
         (lambda: pb.optim.Chain(pb.optim.ConstantRate(0.1)), "parts"),
         (lambda: pb.optim.Chain((5, 0.1)), "no schedule"),
     ],
@@ -721,7 +721,7 @@ def test_clipping_scales_all_gradients_to_one_norm_and_tells_the_norm_before(dty
     assert told.item() == pytest.approx(norm, rel=tolerance)
     for x, g in zip(flat(params), before, strict=True):
         assert x.grad.dtype == dtype
-        np.testing.assert_allclose(x.grad.numpy(), g * 5 / norm, rtol=tolerance, atol=1e-7 if dtype != "float16" else 1e-4)
+        np.testing.assert_allclose(x.grad.numpy(), g * 5 / norm, rtol=tolerance, atol=tolerance / 20)
 
 
 def test_short_gradients_and_missing_ones_are_left_alone():

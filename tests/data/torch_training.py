@@ -4,6 +4,7 @@ The trace stands in for PyTorch where it is not installed.
 """
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def start() -> dict[str, np.ndarray]:
     """First weights, by pullback's names and in its layout (in, out)."""
     rng = np.random.default_rng(0)
     found = {}
-    for i, (m, n) in enumerate(zip(SIZES[:-1], SIZES[1:], strict=True)):
+    for i, (m, n) in enumerate(pairwise(SIZES)):
         found[f"layers.{i}.weight"] = rng.standard_normal((m, n)) / np.sqrt(m)
         found[f"layers.{i}.bias"] = rng.standard_normal(n) / 10
     for i, n in enumerate(SIZES[1:-1]):
@@ -68,6 +69,7 @@ def train(run: dict[str, Any]) -> dict[str, Any]:
     """Losses and last weights of a run in PyTorch."""
     import torch
 
+    torch.set_num_threads(1)  # what is this small runs slower on more
     functional = torch.nn.functional
     data = {name: torch.tensor(x) for name, x in batch().items()}
     losses = {
@@ -85,7 +87,7 @@ def train(run: dict[str, Any]) -> dict[str, Any]:
         "kl_div": lambda out: functional.kl_div(out.log_softmax(1), data["probabilities"], reduction="batchmean"),
     }
     layers: list[torch.nn.Module] = []
-    for m, n in zip(SIZES[:-1], SIZES[1:], strict=True):
+    for m, n in pairwise(SIZES):
         layers += [torch.nn.Linear(m, n), torch.nn.LayerNorm(n), torch.nn.GELU()]
     model = torch.nn.Sequential(*layers[:-2]).double()
     named = {}
@@ -135,4 +137,6 @@ def _rounded(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    TRACE.write_text(json.dumps({name: _rounded(train(run)) for name, run in RUNS.items()}, separators=(",", ":")) + "\n")
+    TRACE.write_text(
+        json.dumps({name: _rounded(train(run)) for name, run in RUNS.items()}, separators=(",", ":")) + "\n"
+    )
