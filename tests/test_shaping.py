@@ -163,6 +163,10 @@ def test_broadcasting_is_undone_by_its_gradient(data):
     same(pull(np.ones(wide))[0], np.full(small, times))
 
 
+def test_numbers_broadcast_beside_arrays():
+    same(pb.broadcast_arrays(X, 2)[1], np.full((2, 3), 2))
+
+
 def test_a_large_array_broadcasts_without_a_copy():
     x = np.ones(1000)
     assert np.shares_memory(pb.broadcast_to(x, (100, 1000)).numpy(), x)
@@ -319,6 +323,107 @@ def test_casts_differentiate_between_floating_point_types():
     assert not np.shares_memory(pb.astype(x, np.float32).numpy(), x)
 
 
+# --- nothing, and one number ------------------------------------------------------------------------------------------
+
+NOTHING = {
+    "astype": lambda x: pb.astype(x, "float32"),
+    "at_add": lambda x: pb.at_add(x, x[:0], np.zeros(0, int)),
+    "at_set": lambda x: pb.at_set(x, 2 * x, slice(None)),
+    "broadcast_arrays": lambda x: pb.broadcast_arrays(x, x[..., :1])[0],
+    "broadcast_to": lambda x: pb.broadcast_to(x, (2, *x.shape)),
+    "concat": lambda x: pb.concat([x, x], axis=-1),
+    "cumulative_prod": lambda x: pb.cumulative_prod(x, axis=1),
+    "cumulative_sum": lambda x: pb.cumulative_sum(x, axis=0),
+    "diagonal": lambda x: pb.diagonal(x, offset=1),
+    "diff": lambda x: pb.diff(x, axis=0, prepend=x),
+    "expand_dims": lambda x: pb.expand_dims(x, axis=1),
+    "flip": pb.flip,
+    "getitem": lambda x: x[:, None, ::-1],
+    "linear_recurrence": lambda x: pb.linear_recurrence(x, x),
+    "log_softmax": pb.log_softmax,
+    "logsumexp": lambda x: pb.logsumexp(x, axis=-1),
+    "matrix_transpose": pb.matrix_transpose,
+    "max": lambda x: pb.max(x, axis=0 if x.shape[0] else 1),
+    "mean": lambda x: pb.mean(x, axis=0),
+    "meshgrid": lambda x: pb.meshgrid(x[:, 0], x[:, 0])[0] if x.shape[1] else pb.meshgrid(x[0], x[0])[0],
+    "min": lambda x: pb.min(x, axis=0 if x.shape[0] else 1),
+    "moveaxis": lambda x: pb.moveaxis(x, 0, 1),
+    "pad": lambda x: pb.pad(x, 1),
+    "permute_dims": lambda x: pb.permute_dims(x, (1, 0)),
+    "prod": lambda x: pb.prod(x, axis=1),
+    "repeat": lambda x: pb.repeat(x, 2),
+    "reshape": lambda x: pb.reshape(x, (3, 0)),
+    "roll": lambda x: pb.roll(x, 2, axis=0),
+    "scatter": lambda x: pb.scatter(x, ..., x.shape),
+    "scatter_along_axis": lambda x: pb.scatter_along_axis(x, np.zeros(x.shape, int), 0, (2, x.shape[1])),
+    "softmax": pb.softmax,
+    "sort": pb.sort,
+    "split": lambda x: pb.split(x, [1, 2], axis=1)[2],
+    "squeeze": pb.squeeze,
+    "stack": lambda x: pb.stack([x, x]),
+    "std": lambda x: pb.std(x, axis=1),
+    "sum": pb.sum,
+    "sum_to": lambda x: pb.sum_to(x, (1, 1)),
+    "take": lambda x: pb.take(x, np.zeros(0, int), axis=1),
+    "take_along_axis": lambda x: pb.take_along_axis(x, np.zeros((0, x.shape[1]), int), axis=0),
+    "tile": lambda x: pb.tile(x, 2),
+    "to_device": lambda x: pb.tensor(x).to("cpu") if isinstance(x, np.ndarray) else x.to("cpu"),
+    "tril": pb.tril,
+    "triu": pb.triu,
+    "unstack": lambda x: pb.unstack(x, axis=0 if x.shape[0] else 1)[0],
+    "var": lambda x: pb.var(x, axis=0),
+    "vector_norm": lambda x: pb.vector_norm(x, axis=1),
+}
+
+
+def test_every_op_of_these_files_is_tried_on_nothing():
+    files = {*FILES, "softmax"}
+    assert {
+        n for n, op in OPS.items() if op.forward.__module__.rpartition(".")[2] in files and op.differentiable
+    } == set(NOTHING)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+@pytest.mark.parametrize("name", NOTHING)
+def test_ops_and_their_derivatives_take_arrays_without_elements(name, shape):
+    x = np.zeros(shape)
+    out, pull = pb.vjp(NOTHING[name], x)
+    same(pull(np.zeros(out.shape))[0], x)
+    assert pb.jvp(NOTHING[name], (x,), (x,))[1].shape == out.shape
+
+
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (lambda x: pb.reshape(x, (1, 1)), [[2.0]]),
+        (lambda x: pb.expand_dims(x, axis=0), [2.0]),
+        (pb.squeeze, 2.0),
+        (lambda x: pb.broadcast_to(x, (2,)), [2.0, 2.0]),
+        (lambda x: pb.permute_dims(x, ()), 2.0),
+        (pb.flip, 2.0),
+        (lambda x: pb.roll(x, 3), 2.0),
+        (lambda x: pb.stack([x, x]), [2.0, 2.0]),
+        (lambda x: pb.concat([x, x], axis=None), [2.0, 2.0]),
+        (lambda x: pb.tile(x, 2), [2.0, 2.0]),
+        (lambda x: pb.repeat(x, 2), [2.0, 2.0]),
+        (lambda x: pb.pad(x, 1), 2.0),
+        (lambda x: x[...], 2.0),
+        (lambda x: x[None], [2.0]),
+        (lambda x: x[x > 0], [2.0]),
+        (lambda x: x.at[...].add(x), 4.0),
+        (lambda x: x.at[()].set(3 * x), 6.0),
+        (lambda x: pb.sum(x, keepdims=True), 2.0),
+        (lambda x: pb.prod(x, axis=()), 2.0),
+    ],
+)
+def test_ops_and_their_derivatives_take_a_number(f, expected):
+    x = np.array(2.0)
+    out, pull = pb.vjp(f, x)
+    same(out, np.array(expected))
+    assert pull(out)[0].item() == np.sum(np.square(expected)) / 2
+    same(pb.jvp(f, (x,), (x,))[1], np.array(expected))
+
+
 # --- bad arguments ----------------------------------------------------------------------------------------------------
 
 X = np.ones((2, 3))
@@ -375,6 +480,7 @@ X = np.ones((2, 3))
         (lambda: pb.diagonal(X[0]), ShapeError, "diagonal: axis -2 is out of range"),
         (lambda: pb.diagonal(X, axis1=0, axis2=-2), ShapeError, "twice"),
         (lambda: pb.meshgrid(X), ShapeError, "meshgrid: coordinates are vectors"),
+        (lambda: pb.meshgrid(X[0], 1.0), ShapeError, "meshgrid: coordinates are vectors"),
         (lambda: pb.meshgrid(X[0], indexing="yx"), ArgumentError, 'indexing is "xy" or "ij"'),
         (lambda: pb.astype(X, "float31"), DtypeError, "float31"),
         (lambda: pb.astype(X, "complex64"), DtypeError, "complex64"),

@@ -52,6 +52,8 @@ def kept(shape: Shape, axis: Axis) -> Shape:
 
 def count(shape: Shape, axis: Axis) -> int:
     """How many numbers one reduction over `axis` joins."""
+    if axis.__class__ is int:
+        return shape[normalize_axis(axis, len(shape))]
     return prod(shape if axis is None else [shape[a] for a in normalize_axes(axis, len(shape))])
 
 

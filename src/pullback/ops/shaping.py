@@ -140,7 +140,7 @@ def broadcast_arrays(xp: Any, *arrays: Array) -> Any:
     Raises:
         ShapeError: there is no common shape.
     """
-    shape = broadcast_shape(*[x.shape for x in arrays])
+    shape = broadcast_shape(*[getattr(x, "shape", ()) for x in arrays])
     return tuple([xp.broadcast_to(x, shape) for x in arrays])
 
 
@@ -335,12 +335,13 @@ def meshgrid(xp: Any, *arrays: Array, indexing: str = "xy") -> Any:
     """
     if indexing not in ("xy", "ij"):
         raise ArgumentError(f'indexing is "xy" or "ij"; got {indexing!r}')
-    if any(x.ndim != 1 for x in arrays):
-        raise ShapeError(f"coordinates are vectors; got shapes {', '.join(str(x.shape) for x in arrays)}")
+    shapes: list[Shape] = [getattr(x, "shape", ()) for x in arrays]
+    if any(len(shape) != 1 for shape in shapes):
+        raise ShapeError(f"coordinates are vectors; got shapes {', '.join(map(str, shapes))}")
     places = list(range(len(arrays)))
     if indexing == "xy":
         places[:2] = places[:2][::-1]
-    lengths = dict(zip(places, (x.shape[0] for x in arrays), strict=True))
+    lengths = dict(zip(places, (n for (n,) in shapes), strict=True))
     shape = tuple([lengths[place] for place in range(len(arrays))])
     units = [tuple([n if a == place else 1 for a, n in enumerate(shape)]) for place in places]
     return tuple([xp.broadcast_to(xp.reshape(x, unit), shape) for x, unit in zip(arrays, units, strict=True)])
