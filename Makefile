@@ -13,6 +13,7 @@ BIN := .venv/bin
 ARGS ?=
 EXTRAS ?=
 comma := ,
+cupy = $(if $(filter cuda13,$(cuda)),cupy13,cupy12)
 cuda = cuda$(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 
 .DEFAULT_GOAL := help
@@ -49,7 +50,7 @@ clean:
 
 # What each target needs; a stamp says that it is installed.
 $(BIN)/.has-run: extras = data,plot
-$(BIN)/.has-dev: extras = data,plot,dev
+$(BIN)/.has-dev: extras = data,plot,dev,$(cupy)
 $(BIN)/.has-bench: extras = bench
 $(BIN)/.has-gpu: extras = data,dev,bench,$(cuda)
 
