@@ -82,8 +82,8 @@ def observe(observer: Callable[[Any, Any], None]) -> _Recording:
 class Leaf:
     """Where cotangents end: the node of a Tensor that requires a gradient.
 
-    `zero_grad` marks the gradient `stale` and keeps its buffer until the next pull reaches this leaf, so that the heap is
-    not given back to the system and faulted in again in every step, and no gradient is there twice.
+    `zero_grad` marks the gradient `stale` and keeps its buffer until the next pull reaches this leaf: the heap is not
+    given back to the system and faulted in again in every step, and no gradient is there twice.
     """
 
     __slots__ = ("grad", "mutated", "stale")

@@ -15,6 +15,7 @@ __all__ = ["cross", "eye_like", "kron", "linear", "matmul", "matrix_power", "out
 
 
 def summed(xp: Any, g: Any, shape: Shape) -> Any:
+    """`g` summed down to `shape`, untouched where it has it."""
     return g if g.shape == shape else xp.sum_to(g, shape)
 
 
