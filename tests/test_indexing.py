@@ -127,17 +127,29 @@ def test_any_layout_is_read_and_never_written(x):
     np.testing.assert_array_equal(x, before)
 
 
-def test_rows_of_a_large_table_get_the_sums_of_their_cotangents():
+@pytest.mark.parametrize("axis", range(3))
+def test_slices_of_a_large_table_get_the_sums_of_their_cotangents(axis):
     rng = np.random.default_rng(0)
-    table = rng.normal(size=(50, 7)).astype(np.float32)
-    chosen = rng.integers(-50, 50, (40, 3))
-    g = rng.normal(size=(40, 3, 7)).astype(np.float32)
-    expected = np.zeros((50, 7))
-    np.add.at(expected, chosen, g)
-    for read in (lambda t: t[chosen], lambda t: pb.take(t, chosen, axis=0)):
-        pulled = pb.vjp(read, table)[1](g)[0]
+    table = rng.normal(size=(6, 7, 8)).astype(np.float32)
+    chosen = rng.integers(-6, 6, (40, 3))
+    read = (slice(None),) * axis + (chosen,)
+    g = rng.normal(size=table[read].shape).astype(np.float32)
+    expected = np.zeros(table.shape)
+    np.add.at(expected, read, g)
+    for f in (lambda t: t[read], lambda t: t[(*read, ...)], lambda t: pb.take(t, chosen, axis=axis)):
+        pulled = pb.vjp(f, table)[1](g)[0]
         assert pulled.dtype == np.float32
-        np.testing.assert_allclose(pulled.numpy(), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(pulled.numpy(), expected, rtol=1e-5, atol=1e-4)
+    same(pb.asarray(table * 0).at[read].add(np.ones(g.shape, np.int8)), counts(table, read))
+    with pytest.raises(IndexingError, match=f"index 9 is out of bounds for axis {axis} with size {6 + axis}"):
+        pb.at_add(table, g, (slice(None),) * axis + (np.full((40, 3), 9),))
+
+
+def counts(x, index):
+    """How often each place of x is named by an index."""
+    found = np.zeros(x.shape, np.float32)
+    np.add.at(found, index, 1)
+    return found
 
 
 def test_reading_differentiates_to_any_order():
@@ -395,6 +407,7 @@ T = pb.asarray(X)
         (lambda: T.at[2].set(0.0), IndexingError, "at_set: index 2 is out of bounds for axis 0 with size 2"),
         (lambda: T.at[:, 7].add(0.0), IndexingError, "at_add: index 7 is out of bounds for axis 1 with size 3"),
         (lambda: T.at[[5]].add(0.0), IndexingError, "at_add: index 5 is out of bounds for axis 0 with size 2"),
+        (lambda: T.at[:, [5]].add(0.0), IndexingError, "at_add: index 5 is out of bounds for axis 1 with size 3"),
         (lambda: T.at[[5]].set(0.0), IndexingError, "at_set: index 5 is out of bounds for axis 0 with size 2"),
         (lambda: T.at[0.5].set(0.0), DtypeError, "at_set: an index is made of"),
         (lambda: T.at[0].set(np.ones(3)), ShapeError, "at_set: could not broadcast"),

@@ -21,7 +21,8 @@ _multiply: Any = np.multiply.reduce
 _maximum: Any = np.maximum.reduce
 _minimum: Any = np.minimum.reduce
 
-SMALL = 1 << 13  # numbers up to which a broadcast copy is faster than `np.broadcast_to`
+SMALL_BROADCAST = 1 << 13  # numbers up to which a broadcast copy is faster than `np.broadcast_to`
+SMALL_SCATTER = 1 << 10  # numbers up to which `np.add.at` by itself is faster
 
 
 def _sum(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
@@ -46,7 +47,7 @@ def _reshape(x: Any, shape: Any, copy: bool | None = None) -> Any:
 
 def _broadcast_to(x: Any, shape: Any) -> Any:
     """As `np.broadcast_to`; a small result is a copy."""
-    if x.ndim <= len(shape) and prod(shape) <= SMALL:
+    if x.ndim <= len(shape) and prod(shape) <= SMALL_BROADCAST:
         out = np.empty(shape, x.dtype)
         out[...] = x
         return out
@@ -68,18 +69,28 @@ def _argsort(x: Any, axis: int = -1, descending: bool = False, stable: bool = Tr
 def _scatter_add(array: np.ndarray, index: Any, values: Any) -> np.ndarray:
     """Add `values` into `array[index]` in place; repeated positions add up.
 
-    Rows chosen by one integer array are added number by number at flat positions, five times as fast as row by row.
+    Slices chosen along one axis are added number by number at flat positions, five times as fast as slice by slice.
     """
-    if index.__class__ is tuple and (len(index) == 1 or (len(index) == 2 and index[1] is ...)):
-        index = index[0]
-    if index.__class__ is np.ndarray and index.dtype.kind in "iu" and array.ndim > 1 and array.flags.c_contiguous:
-        rows = np.arange(array.shape[0])[index]  # counted from the front; checks the range
-        width = prod(array.shape[1:])
-        positions = rows[..., None] * width + np.arange(width)
-        spread = np.broadcast_to(values, (*index.shape, *array.shape[1:]))
-        np.add.at(array.reshape(-1), positions.reshape(-1), spread.reshape(-1))
+    if np.size(values) < SMALL_SCATTER or not array.flags.c_contiguous:
+        np.add.at(array, index, values)
         return array
-    np.add.at(array, index, values)
+    *before, chosen = index if index.__class__ is tuple else (index,)
+    if chosen is ... and before:
+        *before, chosen = before
+    whole = all(i.__class__ is slice and i == slice(None) for i in before)
+    if whole and chosen.__class__ is np.ndarray and chosen.dtype.kind in "iu" and array.ndim > 1:
+        axis, shape = len(before), array.shape
+        try:
+            places = np.arange(shape[axis])[chosen]  # counted from the front
+        except IndexError:
+            np.add.at(array, index, values)  # which names the axis
+        around, within = np.arange(prod(shape[:axis])), np.arange(prod(shape[axis + 1 :]))
+        rows = around[:, None] * shape[axis] + places.reshape(-1)
+        positions = rows[..., None] * within.size + within
+        spread = np.broadcast_to(values, (*shape[:axis], *chosen.shape, *shape[axis + 1 :]))
+        np.add.at(array.reshape(-1), positions.reshape(-1), spread.reshape(-1))
+    else:
+        np.add.at(array, index, values)
     return array
 
 
