@@ -99,24 +99,32 @@ class Optimizer:
         active = [i for i, g in enumerate(found) if g is not None]
         if not active:
             raise TapeError(f"{self._who}: no parameter has a gradient; call loss.backward() first")
-        if active != self._active or not all(pack.is_current() for pack in self._packs):
+        if active != self._active or not self._is_packed():
             self._pack(active)
-        ages = self._ages
         with self._packs[0].backend.quiet():
             for pack in self._packs:
                 values = pack.working_values()
-                self._update(pack, values, pack.gathered(found), rate, ages[pack.members[0]] + 1)
+                self._update(pack, values, pack.gathered(found), rate, self._ages[pack.members[0]] + 1)
                 if values is not pack.values:
                     pack.values[...] = values
+        tensors, ages = self._tensors, self._ages
         for i in active:
             ages[i] += 1
-            mutate(self._tensors[i].node)
+            mutate(tensors[i].node)
         self.steps += 1
 
     def zero_grad(self) -> None:
         """Mark all gradients as none."""
         for x in self._tensors:
             x.node.stale = True
+
+    def _is_packed(self) -> bool:
+        """Whether all arrays still are views of the packs: nothing was moved, replaced or packed by others since."""
+        for pack in self._packs:
+            for x, array in pack.owned:
+                if x.data is not array:
+                    return False
+        return True
 
     def _pack(self, active: list[int]) -> None:
         """Form packs: at first, when other parameters have gradients, and when arrays were moved or replaced."""
@@ -130,7 +138,7 @@ class Optimizer:
             if i in active:
                 alone = i if x.size >= ALONE else None
                 groups.setdefault((x.device, x.dtype, self._ages[i], alone), []).append(i)
-        kept = {pack.members: pack for pack in self._packs if pack.is_current()}
+        kept = {pack.members: pack for pack in self._packs if all(x.data is array for x, array in pack.owned)}
         packs, slots = [], self._slots(self.hyperparameters)
         for members in groups.values():
             state = {slot: [self._state[i].get(slot) for i in members] for slot in slots}

@@ -19,6 +19,7 @@ class Pack:
     Attributes:
         members: Positions of the parameters in the optimizer.
         values: The flat buffer.
+        owned: Each member with its view of `values`, which is its array once the pack is adopted.
         working: The dtype of updates and state.
         state: Slot of state (such as "velocity") -> flat array, beside `values`.
         parts: The same, in the shapes of each member: for each slot a list of views.
@@ -26,12 +27,13 @@ class Pack:
 
     def __init__(self, members: Sequence[int], tensors: Sequence[Tensor], state: Mapping[str, Sequence[Any]]) -> None:
         """`state` gives, for each slot, what each member has of it so far; None stands for zeros."""
-        self.members, self.tensors = tuple(members), tuple(tensors)
+        self.members = tuple(members)
+        self.shapes = [x.shape for x in tensors]
         first = tensors[0].data
         backend = self.backend = BACKENDS[first.__class__]
         xp, device = backend.xp, backend.device_of(first)
         self.values = xp.concat([xp.reshape(x.data, (-1,)) for x in tensors])
-        self.arrays = self._views(self.values)
+        self.owned = list(zip(tensors, self._views(self.values), strict=True))
         working = self.working = xp.float32 if canonical_dtype(first.dtype).itemsize < 4 else first.dtype
         self.state = {slot: xp.zeros_like(self.values, dtype=working) for slot in state}
         self.parts = {slot: self._views(flat) for slot, flat in self.state.items()}
@@ -43,13 +45,12 @@ class Pack:
         self.gradient = None  # one gradient of the working dtype is read where it is; others are gathered
         if len(tensors) > 1 or working != first.dtype:
             self.gradient = xp.zeros_like(self.values, dtype=working)
-            self.gradient_parts = self._views(self.gradient)
+            self.gathering = list(zip(self.members, self._views(self.gradient), strict=True))
 
     def _views(self, flat: Any) -> list[Any]:
         """The parts of a flat buffer that belong to each member, in its shape."""
         found, start = [], 0
-        for x in self.tensors:
-            shape = tuple(x.data.shape)
+        for shape in self.shapes:
             end = start + prod(shape)
             found.append(self.backend.xp.reshape(flat[start:end], shape))
             start = end
@@ -57,21 +58,14 @@ class Pack:
 
     def adopt(self) -> None:
         """Make the members' arrays views of this pack."""
-        for x, array in zip(self.tensors, self.arrays, strict=True):
+        for x, array in self.owned:
             x.data = array
-
-    def is_current(self) -> bool:
-        """Whether the members' arrays are the views of this pack: nothing was packed, moved or replaced since."""
-        for x, array in zip(self.tensors, self.arrays, strict=True):  # noqa: SIM110  (three times as fast as all())
-            if x.data is not array:
-                return False
-        return True
 
     def gathered(self, gradients: Sequence[Any]) -> Any:
         """The members' gradients as one flat array that is only to be read."""
         if self.gradient is None:
             return self.backend.xp.reshape(gradients[self.members[0]], (-1,))
-        for i, part in zip(self.members, self.gradient_parts, strict=True):
+        for i, part in self.gathering:
             part[...] = gradients[i]
         return self.gradient
 
