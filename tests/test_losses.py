@@ -216,6 +216,14 @@ def test_a_mean_of_float16_losses_does_not_overflow():
     assert (out.item(), out.dtype) == (20.0, np.float16)
 
 
+def test_gradients_of_a_mean_over_more_numbers_than_float16_holds_are_not_lost():
+    x = np.full(100_000, 3.0, np.float16)
+    np.testing.assert_allclose(pb.grad(pb.l1_loss)(x, 0 * x).numpy(), 1e-5, rtol=0.01)
+    labels = np.zeros(100_000, int)
+    gradient = pb.grad(lambda x: pb.cross_entropy(x, labels))(np.zeros((100_000, 2), np.float16))
+    np.testing.assert_allclose(gradient.numpy()[0], [-5e-6, 5e-6], rtol=0.02)
+
+
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 

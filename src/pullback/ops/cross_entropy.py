@@ -259,16 +259,15 @@ def cross_entropy_slope(
     rows, classes = p.shape
     if getattr(cotangent, "shape", ()):
         cotangent = xp.reshape(cotangent, (rows, 1))
-    divisor: float = max(rows, 1)
     if label_smoothing or counted is not None or class_weights is not None:
         weights = _Weights(xp, flat, counted, class_weights, label_smoothing, classes, p.dtype)
-        scale = cotangent / weights.total if reduction == "mean" else cotangent
+        scale = cotangent * (1.0 / weights.total) if reduction == "mean" else cotangent
         out = p * (scale * weights.coefficient(xp)[:, None])
         if weights.spread is not None:
             out -= scale * (weights.rest[:, None] * weights.spread)
         hit = scale * weights.hit[:, None]
     else:
-        hit = cotangent / divisor if reduction == "mean" else cotangent
+        hit = cotangent * (1.0 / max(rows, 1)) if reduction == "mean" else cotangent
         out = p * hit
     at = (xp.arange(rows, device=flat.device), flat)
     out = xp.scatter_set(out, at, out[at] - (hit[:, 0] if getattr(hit, "ndim", 0) else hit))
@@ -296,4 +295,4 @@ def cross_entropy_weights(
     flat, counted = _flat_labels(xp, labels, classes, ignore_index)
     weights = _Weights(xp, flat, counted, class_weights, label_smoothing, classes, xp.dtype(dtype))
     divisor = weights.total if reduction == "mean" else 1.0
-    return xp.reshape(weights.coefficient(xp) / divisor, (*labels.shape, 1))
+    return xp.reshape(weights.coefficient(xp) * (1.0 / divisor), (*labels.shape, 1))

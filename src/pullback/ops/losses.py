@@ -53,7 +53,8 @@ def _pointwise(*slopes: Any, samples: Any) -> Callable[[Body[P]], Callable[P, Te
 
             def pull(xp: Any, g: Any, reduction: str, shape: Any, *values: Any) -> Any:
                 divisor = _divisor(reduction, shape or ())
-                return slope(xp, g if divisor == 1 else g / divisor, *values)
+                share = g if divisor == 1 else g * (1.0 / divisor)  # 1e5 is more than float16 holds, and 1e-5 is not
+                return slope(xp, share, *values)
 
             def push(xp: Any, t: Any, reduction: str, *values: Any) -> Any:
                 return _reduced(xp, slope(xp, t, *values), reduction)
