@@ -292,7 +292,7 @@ def test_lists_and_keywords_go_into_composites():
 
 
 def test_what_goes_wrong_in_a_composite_names_it_and_what_it_met():
-    with pytest.raises(DtypeError, match=r"kron: .*; met a 'text', b \(2,\) float64 on cpu"):
+    with pytest.raises(DtypeError, match="kron: argument a: <U4 is not supported"):
         pb.kron("text", np.ones(2))
     with pytest.raises(DtypeError, match=r"tensordot: .*missing 1 required"):
         pb.tensordot(np.ones(2))

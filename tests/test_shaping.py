@@ -457,7 +457,7 @@ X = np.ones((2, 3))
         (lambda: pb.concat([X, X.T]), ShapeError, "concat: all the input array dimensions"),
         (lambda: pb.concat([X, X[0]]), ShapeError, "concat: all the input arrays must have same number of dimensions"),
         (lambda: pb.concat([]), ArgumentError, "concat: arrays is a non-empty list"),
-        (lambda: pb.concat([X, None]), ArgumentError, "concat: arrays holds None"),
+        (lambda: pb.concat([X, None]), DtypeError, r"concat: argument arrays\[1\]: cannot make a tensor of NoneType"),
         (lambda: pb.concat([X], axis=2), ShapeError, "axis 2 is out of bounds"),
         (lambda: pb.concat([1.0, 2.0]), ShapeError, "zero-dimensional arrays cannot be concatenated"),
         (lambda: pb.stack([X, X[0]]), ShapeError, "stack: all input arrays must have the same shape"),

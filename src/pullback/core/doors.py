@@ -23,7 +23,7 @@ from ..errors import (
 )
 from .op import MISSING, OPS, TENSORS, Op
 from .tape import Equation, part_tensors, recording, tick
-from .tensor import WEAK, Tensor, as_array, asarray, new_tensor
+from .tensor import WEAK, Tensor, as_array, new_tensor
 
 __all__ = ["door"]
 
@@ -53,7 +53,7 @@ def _unary(op: Op) -> Callable[..., Any]:
         if x.__class__ is Tensor:
             array, node = x.data, x.node
         else:
-            array, node = as_array(x), None
+            array, node = array_of(op, x, op.inputs[0]), None
         try:
             data = forward(BACKENDS[array.__class__].xp, array)
         except Exception as error:
@@ -69,7 +69,7 @@ def _unary(op: Op) -> Callable[..., Any]:
                 on(e, data)
         return out
 
-    return call
+    return _with_names(call, op)
 
 
 def _binary(op: Op) -> Callable[..., Any]:
@@ -83,11 +83,11 @@ def _binary(op: Op) -> Callable[..., Any]:
         if x.__class__ is Tensor:
             a, m = x.data, x.node
         else:
-            a, m = operand(x), None
+            a, m = operand(op, x, op.inputs[0]), None
         if y.__class__ is Tensor:
             b, n = y.data, y.node
         else:
-            b, n = operand(y), None
+            b, n = operand(op, y, op.inputs[1]), None
         if a.__class__ is b.__class__ and a.__class__ not in WEAK and a.dtype == b.dtype:
             backend = BACKENDS[a.__class__]
             fits = not broadcasts or a.shape == b.shape
@@ -114,6 +114,13 @@ def _binary(op: Op) -> Callable[..., Any]:
                 on(e, data)
         return out
 
+    return _with_names(call, op)
+
+
+def _with_names(call: Any, op: Op) -> Any:
+    """`call` with its arguments named as those of the op: they can be given by name, at no cost for the others."""
+    code = call.__code__
+    call.__code__ = code.replace(co_varnames=(*op.inputs, *code.co_varnames[len(op.inputs) :]))
     return call
 
 
@@ -127,16 +134,17 @@ def _single(op: Op) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if not args:
-            args, kwargs = tuple(bind(args, kwargs)), {}
+            bind(args, kwargs)  # a wrong call is told as such
+            args = (kwargs.pop(op.inputs[0]),)
         x = args[0]
         if x.__class__ is Tensor:
             array, node = x.data, x.node
         else:
-            array, node = as_array(x), None
+            array, node = array_of(op, x, op.inputs[0]), None
         try:
             value = forward(BACKENDS[array.__class__].xp, array, *args[1:], **kwargs)
         except Exception as error:
-            bind(args, kwargs)  # a wrong call is told as such
+            bind(args, kwargs)
             raise explained(op, (array,), error) from error
         if node is None or not recorded or not (on := recording()):
             return _constant(op, value)
@@ -170,7 +178,7 @@ def _general(op: Op) -> Callable[..., Any]:
                 arrays.append(x.data)
                 nodes.append(x.node)
             else:
-                x = given[place] = operand(x)
+                x = given[place] = operand(op, x, names[place])
                 arrays.append(x)
                 nodes.append(None)
         kinds = set(map(type, arrays))
@@ -211,7 +219,9 @@ def _sequence(op: Op) -> Callable[..., Any]:
         if not isinstance(inputs, list | tuple) or not inputs:
             raise ArgumentError(f"{op.name}: {names[place]} is a non-empty list or tuple of arrays; got {inputs!r}")
         nodes = tuple(x.node if x.__class__ is Tensor else None for x in inputs)
-        raw = [x.data if x.__class__ is Tensor else operand(x) for x in inputs]
+        raw = [
+            x.data if x.__class__ is Tensor else operand(op, x, f"{names[place]}[{i}]") for i, x in enumerate(inputs)
+        ]
         arrays, backend = together(op, raw, promotes=True)
         given[place] = arrays
         try:
@@ -230,16 +240,17 @@ def _composite(op: Op) -> Callable[..., Any]:
     forward = op.forward
     rest = next((i for i, a in enumerate(op.arguments) if a.kind is Parameter.VAR_POSITIONAL), len(op.arguments) - 1)
     is_array = [a.name in op.inputs and "Arrays" not in str(a.annotation) for a in op.arguments]
-    named = {a.name for a, yes in zip(op.arguments, is_array, strict=True) if yes}
+    names = [a.name for a in op.arguments]
+    named = {name for name, yes in zip(names, is_array, strict=True) if yes}
     weak = WEAK if len(op.inputs) > 1 or op.sequence else frozenset()
 
-    def entered(x: Any) -> Any:
-        return x if x.__class__ is Tensor or x is None or x.__class__ in weak else asarray(x)
+    def entered(x: Any, name: str) -> Any:
+        return x if x.__class__ is Tensor or x is None or x.__class__ in weak else Tensor(array_of(op, x, name))
 
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            given = [entered(x) if is_array[min(i, rest)] else x for i, x in enumerate(args)]
-            return forward(TENSORS, *given, **{k: entered(x) if k in named else x for k, x in kwargs.items()})
+            given = [entered(x, names[min(i, rest)]) if is_array[min(i, rest)] else x for i, x in enumerate(args)]
+            return forward(TENSORS, *given, **{k: entered(x, k) if k in named else x for k, x in kwargs.items()})
         except Exception as error:
             if isinstance(error, PullbackError) and str(error).split(":")[0] in OPS:
                 raise  # by an op inside, which said all there is to say
@@ -326,13 +337,24 @@ def _constant(op: Op, value: Any) -> Any:
     return op.gather(new_tensor(d, None) for d in data) if op.outputs else new_tensor(data, None)
 
 
-def operand(x: Any) -> Any:
-    """What is no Tensor, as an op takes it: Python numbers stay (they are weak), None stays, the rest are arrays."""
-    if x is None or x.__class__ in WEAK:
+def operand(op: Op, x: Any, name: str) -> Any:
+    """What is no Tensor, as an op takes it: Python numbers stay (they are weak), and None where it is the default; the
+    rest are arrays."""
+    if x.__class__ in WEAK:
         return x
     if isinstance(x, float):  # numpy.float64 is a Python float, and as weak
         return float(x)
-    return as_array(x)
+    if x is None and any(a.name == name and a.default is None for a in op.arguments):
+        return x
+    return array_of(op, x, name)
+
+
+def array_of(op: Op, x: Any, name: str) -> Any:
+    """The array of the argument `name` of an op. Raises as `as_array`, and names both."""
+    try:
+        return as_array(x)
+    except PullbackError as error:
+        raise type(error)(f"{op.name}: argument {name}: {error}") from error
 
 
 def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[Any], Backend]:
@@ -349,8 +371,6 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
     if any(BACKENDS[a.__class__] is not backend for a in present[1:]):
         raise DeviceError(f"{op.name}: its inputs are on different devices; move them with .to(): {_met(op, arrays)}")
     if op.sequence and len(present) < len(arrays):
-        if any(a is None for a in arrays):
-            raise ArgumentError(f"{op.name}: {op.sequence} holds None where an array is needed")
         arrays = present = [_like(present, a, backend) if a.__class__ in WEAK else a for a in arrays]
     if promotes and len({a.dtype for a in present}) > 1:
         floating = [a.dtype for a in present if is_floating(a.dtype)]
@@ -424,6 +444,8 @@ def explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
         kind = IndexingError
     elif isinstance(error, TypeError | AttributeError):
         kind = DtypeError
+    elif isinstance(error, OverflowError):
+        kind = ArgumentError
     elif isinstance(error, ValueError | IndexError):
         kind = ShapeError
     else:
