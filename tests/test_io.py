@@ -248,6 +248,15 @@ def test_a_symbolic_link_stays_a_link(tmp_path):
     assert load(tmp_path / "file") == 1
 
 
+def test_permissions_are_those_of_the_old_file_or_the_usual_ones(tmp_path):
+    (tmp_path / "usual").touch()
+    save(tmp_path / "new", 1)
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    (tmp_path / "new").chmod(0o600)
+    save(tmp_path / "new", 2)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_folder_that_is_missing_or_in_the_way_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="No such file"):
         save(tmp_path / "missing" / "x", 1)

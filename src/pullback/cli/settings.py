@@ -13,8 +13,8 @@ __all__ = ["Settings", "add_options", "given_options"]
 DATA_SETS = ("digits", "mnist", "fashion-mnist", "csv")
 
 
-def _option(default: Any, help: str, **rest: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, **rest})
+def _option(group: str, default: Any, help: str, **rest: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"group": group, "help": help, **rest})
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -71,29 +71,47 @@ def _column(text: str) -> int | str:
 class Settings:
     """Everything that decides a run's numbers. Equal settings on one machine give equal bits."""
 
-    data: str = _option("digits", "data set", choices=DATA_SETS)
-    data_dir: str | None = _option(None, "folder of the four IDX files (plain or .gz) of mnist or fashion-mnist")
-    csv: str | None = _option(None, "the table of --data csv: numbers, and one column of labels; a header is found")
-    label_column: int | str = _option(-1, "name or position of the column of labels in --csv", read=_column)
-    held_out: float = _option(0.2, "share of digits or csv that is held out", read=_number(0, 1, above=True))
-    sizes: tuple[int, ...] = _option((128, 64), "widths of the hidden layers, such as 128-64, or none", read=_sizes)
-    activation: str = _option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
-    dropout: float = _option(0.2, "share of hidden values dropped in training", read=_number(0, 1))
-    optimizer: str = _option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
-    lr: float | None = _option(
-        None, "learning rate, with a schedule its peak (default: 0.002, for sgd 0.05)", read=_number(0, above=True)
+    data: str = _option("data", "digits", "data set", choices=DATA_SETS)
+    data_dir: str | None = _option("data", None, "folder of the IDX files (plain or .gz) of mnist or fashion-mnist")
+    csv: str | None = _option("data", None, "table for --data csv: numbers, and one column of labels", metavar="FILE")
+    label_column: int | str = _option("data", -1, "name or position of the labels in --csv", read=_column)
+    held_out: float = _option(
+        "data", 0.2, "share of digits or csv that is held out", read=_number(0, 1, above=True), metavar="SHARE"
     )
-    momentum: float = _option(0.9, "momentum of sgd", read=_number(0, 1))
-    weight_decay: float = _option(0.0, "weight decay: decoupled in adamw, else a term of the gradient", read=_number(0))
-    schedule: str = _option("cosine", "learning rate over the run", choices=("constant", "cosine", "linear", "step"))
-    warm_up: float = _option(0.0, "epochs in which the learning rate rises from 0", read=_number(0))
-    clip: float = _option(0.0, "largest norm of all gradients together; 0 does not clip", read=_number(0))
-    label_smoothing: float = _option(0.05, "share of each label spread over all classes", read=_number(0, 1))
-    batch: int = _option(32, "examples in a batch", read=_whole(1))
-    epochs: int = _option(40, "passes over the training data", read=_whole(1))
-    seed: int = _option(0, "of the split, the weights, the batches and the dropout", read=_whole(0))
-    dtype: str = _option("float32", "type of all numbers", choices=("float32", "float64"))
-    device: str = _option("auto", "cpu, cuda, cuda:1, ...; auto takes cuda where a GPU and CuPy are there")
+    sizes: tuple[int, ...] = _option(
+        "network", (128, 64), "widths of the hidden layers, or none", read=_sizes, metavar="N-N"
+    )
+    activation: str = _option(
+        "network", "relu", f"activation of the hidden layers: {', '.join(ACTIVATIONS)}", choices=tuple(ACTIVATIONS),
+        metavar="NAME",
+    )  # fmt: skip
+    dropout: float = _option("network", 0.2, "share of hidden values dropped", read=_number(0, 1), metavar="SHARE")
+    dtype: str = _option("network", "float32", "type of all numbers", choices=("float32", "float64"))
+    optimizer: str = _option("training", "adam", "optimizer", choices=("adam", "adamw", "sgd"))
+    lr: float | None = _option(
+        "training", None, "learning rate at its peak (default: 0.002, for sgd 0.05)", read=_number(0, above=True),
+        metavar="RATE",
+    )  # fmt: skip
+    schedule: str = _option(
+        "training", "cosine", "learning rate over the run", choices=("constant", "cosine", "linear", "step")
+    )
+    warm_up: float = _option(
+        "training", 0.0, "epochs in which the rate rises from 0", read=_number(0), metavar="EPOCHS"
+    )
+    momentum: float = _option("training", 0.9, "momentum of sgd", read=_number(0, 1))
+    weight_decay: float = _option(
+        "training", 0.0, "decay of the weights; in adam and sgd a term of the gradient", read=_number(0), metavar="RATE"
+    )
+    clip: float = _option(
+        "training", 0.0, "largest norm of all gradients together; 0 does not clip", read=_number(0), metavar="NORM"
+    )
+    label_smoothing: float = _option(
+        "training", 0.05, "share of each label spread over all classes", read=_number(0, 1), metavar="SHARE"
+    )
+    batch: int = _option("training", 32, "examples in a batch", read=_whole(1), metavar="N")
+    epochs: int = _option("training", 40, "passes over the data", read=_whole(1), metavar="N")
+    seed: int = _option("training", 0, "of split, weights, batches and dropout", read=_whole(0), metavar="N")
+    device: str = _option("training", "auto", "cpu, cuda, cuda:1, ...; auto takes cuda where a GPU and CuPy are there")
 
     @property
     def rate(self) -> float:
@@ -127,18 +145,19 @@ _CHANGEABLE = {"data_dir", "csv", "device", "epochs"}  # the data themselves are
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One option for each field. What is not given does not appear in the parsed namespace."""
+    groups: dict[str, Any] = {}
     for field in dataclasses.fields(Settings):
         options = dict(field.metadata)
-        shown = "" if field.default is None else f" (default: {_shown(field.default)})"
-        read = options.pop("read", None)
-        parser.add_argument(
-            _flag(field.name),
-            default=argparse.SUPPRESS,
-            help=options.pop("help") + shown,
-            metavar=None if "choices" in options else field.name.rpartition("_")[2].upper(),
-            **({"type": read} if read else {}),
-            **options,
-        )
+        name = options.pop("group")
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        if "read" in options:
+            options["type"] = options.pop("read")
+        if "choices" not in options:
+            options.setdefault("metavar", field.name.rpartition("_")[2].upper())
+        if field.default is not None:
+            options["help"] += f" (default: {_shown(field.default)})"
+        groups[name].add_argument(_flag(field.name), default=argparse.SUPPRESS, **options)
 
 
 def given_options(namespace: argparse.Namespace) -> dict[str, Any]:
@@ -164,4 +183,7 @@ def _flag(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     return ("-".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)

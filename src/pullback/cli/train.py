@@ -4,7 +4,6 @@ import argparse
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -33,9 +32,10 @@ def add_to(commands: Any) -> None:
         "Ctrl-C leaves a checkpoint, from which --resume goes on bit by bit as if nothing had happened.",
     )
     add_options(parser)
-    parser.add_argument("--out", type=Path, help="folder of the files written (default: runs/DATA)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
-    parser.add_argument("--quiet", action="store_true", help="print the last line only, and show no progress bar")
+    files = parser.add_argument_group("files and output")
+    files.add_argument("--out", type=Path, help="folder of the files written (default: runs/DATA)")
+    files.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
+    files.add_argument("--quiet", action="store_true", help="print the last line only, and show no progress bar")
     parser.set_defaults(run=run)
 
 
@@ -52,7 +52,11 @@ def run(namespace: argparse.Namespace) -> None:
         training.take_up(kept)
     else:
         _make_folder(out)
-    say = (lambda _: None) if namespace.quiet else partial(print, flush=True)
+
+    def say(line: str) -> None:
+        if not namespace.quiet:
+            print(line, flush=True)
+
     for line in training.summary():
         say(line)
     try:

@@ -19,7 +19,8 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`; the file written there takes the place of `path` when the block ends well.
 
     The new file is on the disk before the old one goes (fsync, then rename), so a failed write, a full disk or a power
-    cut leaves one of the two, whole. A symbolic link stays a link: the file it points to is replaced.
+    cut leaves one of the two, whole. A symbolic link stays a link: the file it points to is replaced. The new file has
+    the permissions of the old one, or the usual ones.
 
     Raises:
         CheckpointError: the file cannot be written; the one that was there is as it was.
@@ -29,7 +30,10 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     try:
         if target.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
+        temporary.touch(exist_ok=False)
+        mode = (target if target.exists() else temporary).stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         _flush(temporary, os.O_RDWR)
         os.replace(temporary, target)
     except (OSError, SafetensorError) as error:

@@ -32,7 +32,7 @@ def draw_curves(path: str | PathLike[str], history: "list[Metrics]", title: str 
     marker = "o" if len(epochs) == 1 else None
     loss.plot(epochs, [m["train_loss"] for m in history], label="training", marker=marker)
     loss.plot(epochs, [m["held_out_loss"] for m in history], label="held out", marker=marker)
-    loss.set(xlabel="epoch", ylabel="loss", yscale="log")
+    loss.set(xlabel="epoch", ylabel="loss")
     loss.legend(frameon=False)
     percent = [100 * m["held_out_accuracy"] for m in history]
     accuracy.plot(epochs, percent, color="C1", marker=marker)
