@@ -42,6 +42,7 @@ NEEDED = {
     "transposed, then squared": lambda w: pb.square(w.T),
     "transposed as a matrix, then multiplied": lambda w: leaf([[1.0, 1.0]]) @ w.mT,
     "broadcast, then squared": lambda w: pb.square(pb.broadcast_to(w, (3, 2, 2))),
+    "squared in its own dtype": lambda w: pb.square(pb.astype(w, "float64", copy=False)),
     "through three views": lambda w: pb.square(pb.reshape(pb.broadcast_to(w.T, (1, 2, 2)), (4,))),
     "squared after other work": lambda w: pb.tanh(w * 2.0) + pb.square(w),
 }
@@ -53,6 +54,7 @@ NOT_NEEDED = {
     "tanh keeps its own value": pb.tanh,
     "multiplied by a constant matrix": lambda w: np.ones((1, 2)) @ w,
     "reshaped": lambda w: pb.reshape(w, (4,)),
+    "squared in another dtype": lambda w: pb.square(w.astype("float32")),
     "reshaped and added": lambda w: pb.reshape(w, (4,)) + 1.0,
     "transposed, times a constant": lambda w: w.T * np.full((2, 2), 3.0),
     "squared after an addition, which is a new value": lambda w: pb.square(w + 0.0),

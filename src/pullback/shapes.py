@@ -30,7 +30,8 @@ def normalize_axes(axis: Axis | Sequence[int], ndim: int) -> tuple[int, ...]:
     """All axes named by `axis` (None means every one), counted from the front, in the order given."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple([normalize_axis(a, ndim) for a in (axis if isinstance(axis, Sequence) else (axis,))])
+    given = axis if isinstance(axis, Sequence) and not isinstance(axis, str) else (axis,)
+    axes = tuple([normalize_axis(a, ndim) for a in given])
     if len(set(axes)) != len(axes):
         raise ShapeError(f"axis {axis} names the same axis twice; name each once")
     return axes

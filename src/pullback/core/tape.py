@@ -176,7 +176,7 @@ def refuse_mutated(tape: Sequence[Equation]) -> None:
                     "pull first, or change a detached copy"
                 )
             latest = max(latest, moment)
-        written[e] = latest if op.is_view else 0
+        written[e] = latest if _is_view(e) else 0
 
 
 def _written(node: Any) -> int:
@@ -186,9 +186,14 @@ def _written(node: Any) -> int:
         n = stack.pop()
         if n.__class__ is Leaf:
             latest = max(latest, n.mutated)
-        elif n is not None and n.op.is_view:
+        elif n is not None and _is_view(n):
             stack.extend(n.parents or ())
     return latest
+
+
+def _is_view(e: Equation) -> bool:
+    """Whether the value of `e` may be the buffer of its input: not if it has another dtype."""
+    return e.op.is_view and (e.fit is None or e.fit[0] is None)
 
 
 # --- pull: backwards with cotangents ----------------------------------------------------------------------------------
