@@ -2,16 +2,14 @@
 
 import copy
 import threading
-from itertools import pairwise
 
 import numpy as np
 import pytest
+from strict_backend import StrictBackend
 
 import pullback as pb
 from pullback import io, nn
-from pullback.core.op import OPS
 from pullback.errors import ArgumentError, CheckpointError, DeviceError, DtypeError, MutationError, ShapeError
-from pullback.ops import activations, losses
 
 
 class Everything(nn.Module):
@@ -250,6 +248,25 @@ def test_a_dtype_reaches_all_floating_point_numbers_and_training_goes_on():
         np.testing.assert_allclose(model.parameters()[name].numpy(), x.numpy(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:You are comparing a array_api_strict dtype")
+def test_a_model_moves_to_another_device_and_back():
+    model = Everything()
+    before, out = model.state_dict(), model(X).numpy()
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.0)
+    model.to(StrictBackend.name)
+    assert {x.device for x in model.parameters().values()} == {"strict"}
+    assert model.mean.device == "strict"
+    moved = model(pb.tensor(X, device="strict"))
+    np.testing.assert_allclose(moved.numpy(), out, rtol=1e-5)
+    pb.sum(moved * moved).backward()
+    optimizer.step()
+    model.load_state_dict(before)
+    assert {x.device for x in model.parameters().values()} == {"strict"}
+    model.to("cpu")
+    assert all(x.grad.device == "cpu" for x in model.parameters().values())
+    same(model.state_dict(), before)
+
+
 @pytest.mark.parametrize(
     ("target", "error"), [("int64", DtypeError), ("bool", DtypeError), ("no dtype", DtypeError), ("cuda", DeviceError)]
 )
@@ -382,204 +399,3 @@ def test_threads_may_apply_one_module_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-# --- layers -----------------------------------------------------------------------------------------------------------
-
-
-def test_linear_is_x_times_weight_plus_bias():
-    layer = nn.Linear(3, 2)
-    w, b = layer.weight.numpy(), layer.bias.numpy()
-    assert (w.shape, b.shape, w.dtype) == ((3, 2), (2,), np.float32)
-    for x in (X, X[0], np.stack([X, X])):
-        np.testing.assert_allclose(layer(x).numpy(), x @ w + b, rtol=1e-6)
-    assert list(nn.Linear(3, 2, bias=False).parameters()) == ["weight"]
-
-
-@pytest.mark.parametrize("shape", [4, (3, 4), [4]])
-def test_layer_norm_brings_the_last_axes_to_mean_0_and_variance_1(shape):
-    layer = nn.LayerNorm(shape, eps=1e-12, dtype="float64")
-    x = np.random.default_rng(0).normal(3.0, 2.0, (5, 3, 4))
-    axes = (1, 2) if shape == (3, 4) else (2,)
-    out = layer(x).numpy()
-    np.testing.assert_allclose(out.mean(axes), 0.0, atol=1e-9)
-    np.testing.assert_allclose(out.var(axes), 1.0, atol=1e-9)
-    layer.weight.assign_(2 * layer.weight.numpy())
-    layer.bias.assign_(layer.bias.numpy() + 3)
-    np.testing.assert_allclose(layer(x).numpy(), 2 * out + 3, atol=1e-9)
-    assert not nn.LayerNorm(shape, affine=False).parameters()
-
-
-def test_layer_norm_of_large_float16_numbers_does_not_overflow():
-    x = np.random.default_rng(0).normal(0.0, 1000.0, (4, 64))
-    expected = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
-    out = nn.LayerNorm(64, dtype="float16")(x.astype("float16"))
-    assert out.dtype == "float16"
-    np.testing.assert_allclose(out.numpy().astype("float64"), expected, atol=1e-2)
-
-
-def test_dropout_acts_in_training_only_and_keeps_the_mean():
-    layer = nn.Dropout(0.25, generator=0)
-    x = np.ones((100, 100), "float32")
-    first, second = layer(x).numpy(), layer(x).numpy()
-    assert not np.array_equal(first, second)
-    assert set(np.unique(first)) == {0.0, np.float32(1 / 0.75)}
-    assert abs(first.mean() - 1.0) < 0.02
-    layer.eval()
-    assert layer(x) is x
-
-
-def test_mlp_is_what_its_parts_make():
-    model = nn.MLP((3, 8, 8, 2), "gelu", layer_norm=True, generator=0)
-    x = pb.asarray(X)
-    for layer, norm in zip(model.layers[:-1], model.norms, strict=True):
-        x = pb.gelu(norm(layer(x)))
-    np.testing.assert_array_equal(model(X).numpy(), model.layers[-1](x).numpy())
-    sizes = [layer.weight.shape for layer in model.layers]
-    assert sizes == list(pairwise((3, 8, 8, 2)))
-
-
-def test_mlp_takes_a_function_and_drops_hidden_values_in_training():
-    model = nn.MLP((3, 2000, 1), lambda x: x, dropout=0.5, init="ones", bias=False, generator=0)
-    ones = np.ones((1, 3), "float32")
-    assert model.eval()(ones).item() == 6000.0
-    dropped = model.train()(ones).item()
-    assert dropped != 6000.0
-    assert abs(dropped - 6000.0) < 600.0
-
-
-def test_one_seed_gives_one_network():
-    def make(seed):
-        return nn.MLP((3, 8, 2), dropout=0.5, generator=seed)
-
-    same(make(5).state_dict(), make(5).state_dict())
-    assert not np.array_equal(make(5).layers[0].weight.numpy(), make(6).layers[0].weight.numpy())
-    np.testing.assert_array_equal(make(5)(X).numpy(), make(5)(X).numpy())  # the masks too
-    model = make(5)
-    assert not np.array_equal(model.layers[0].weight.numpy()[:2, :2], model.layers[1].weight.numpy()[:2, :2])
-
-
-def test_sequential_chains_modules_and_functions():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.tanh, nn.Linear(4, 2))
-    x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype("float32")
-    expected = model[3](pb.tanh(model[1](x.reshape(5, 6))))
-    np.testing.assert_array_equal(model(x).numpy(), expected.numpy())
-    assert len(model) == 4
-    assert list(model) == [model[k] for k in range(4)]
-    assert list(model.parameters()) == ["layers.1.weight", "layers.1.bias", "layers.3.weight", "layers.3.bias"]
-
-
-BAD_LAYERS = [
-    (lambda: nn.Linear(0, 3), "above 0"),
-    (lambda: nn.Linear(3, -1), "above 0"),
-    (lambda: nn.Linear(3.0, 3), "above 0"),
-    (lambda: nn.Linear(3, 3, init="kaimin"), "kaimin.*kaiming_normal"),
-    (lambda: nn.Linear(2, 3, init=lambda shape, **rest: pb.zeros(3)), "init gave shape"),
-    (lambda: nn.Linear(2, 3, dtype="int64"), "int64"),
-    (lambda: nn.Linear(2, 3, generator=-1), "seed"),
-    (lambda: nn.MLP([3]), "sizes"),
-    (lambda: nn.MLP(3), "sizes"),
-    (lambda: nn.MLP((3, 0, 2)), "above 0"),
-    (lambda: nn.MLP((3, 2), "rellu"), "'rellu'.*gelu.*relu.*tanh"),
-    (lambda: nn.MLP((3, 2), "step"), "'step'"),
-    (lambda: nn.MLP((3, 3, 2), dropout=1.5), "rate"),
-    (lambda: nn.Dropout(-0.1), "rate"),
-    (lambda: nn.Dropout("half"), "rate"),
-    (lambda: nn.LayerNorm(0), "above 0"),
-    (lambda: nn.LayerNorm(4, eps=0.0)(np.ones((2, 4))), "eps"),
-    (lambda: nn.LayerNorm(4)(np.ones((2, 3))), r"\(4,\).*\(2, 3\)"),
-    (lambda: nn.LayerNorm(1)(np.ones((2, 3))), r"\(1,\).*\(2, 3\)"),
-    (lambda: nn.LayerNorm(4)(np.ones(())), r"\(4,\)"),
-    (nn.Sequential, "at least one"),
-    (lambda: nn.Sequential([nn.relu]), "no module or function"),
-    (lambda: nn.MLP((3, 2))(np.ones((4, 5), "float32")), r"linear.*\(4, 5\)"),
-]
-
-
-@pytest.mark.parametrize(("make", "message"), BAD_LAYERS)
-def test_layers_refuse_what_they_cannot_use(make, message):
-    with pytest.raises((ArgumentError, ShapeError, DtypeError), match=message):
-        make()
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
-def test_nn_offers_every_activation_and_loss():
-    for name in (*activations.__all__, *losses.__all__, "cross_entropy", "softmax", "tanh", "sigmoid", "layer_norm"):
-        assert getattr(nn, name) is getattr(pb, name) is OPS[name].call
-        assert name in nn.__all__
-
-
-@pytest.mark.parametrize("name", nn.ACTIVATIONS)
-def test_every_activation_trains_a_network(name):
-    model = nn.MLP((3, 8, 2), name, generator=0)
-    optimizer = pb.optim.Adam(model.parameters(), lr=0.01)
-    target = np.sin(X[:, :2])
-    history = []
-    for _ in range(60):
-        loss = nn.mse_loss(model(X), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        history.append(loss.item())
-    assert history[-1] < 0.5 * history[0]
-
-
-# --- first values -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("init", "deviation"),
-    [
-        (nn.init.kaiming_uniform, np.sqrt(2 / 300)),
-        (nn.init.kaiming_normal, np.sqrt(2 / 300)),
-        (nn.init.xavier_uniform, np.sqrt(2 / 500)),
-        (nn.init.xavier_normal, np.sqrt(2 / 500)),
-        (lambda shape, **rest: nn.init.kaiming_uniform(shape, mode="fan_out", **rest), np.sqrt(2 / 200)),
-        (lambda shape, **rest: nn.init.kaiming_normal(shape, nonlinearity="tanh", **rest), 5 / 3 / np.sqrt(300)),
-        (lambda shape, **rest: nn.init.kaiming_uniform(shape, a=5**0.5, **rest), np.sqrt(1 / 3 / 300)),
-        (lambda shape, **rest: nn.init.xavier_normal(shape, gain=2.0, **rest), 2 * np.sqrt(2 / 500)),
-        (lambda shape, **rest: nn.Linear(*shape, **rest).weight, np.sqrt(1 / 3 / 300)),
-    ],
-)
-def test_first_values_have_the_deviation_they_promise(init, deviation):
-    x = init((300, 200), generator=pb.random.Generator(0), dtype="float64").numpy()
-    assert x.dtype == np.float64
-    assert abs(x.mean()) < 5 * deviation / np.sqrt(x.size)
-    assert x.std() == pytest.approx(deviation, rel=0.02)
-    bound = deviation * np.sqrt(3)
-    is_uniform = np.abs(x).max() <= bound
-    expected = 0.5 if is_uniform else 0.5834  # the share within 0.866 or 0.8136 deviations
-    within = np.mean(np.abs(x) < (bound / 2 if is_uniform else 0.8136 * deviation))
-    assert within == pytest.approx(expected, abs=0.01)
-
-
-def test_fans_of_more_axes_count_those_before():
-    x = nn.init.xavier_normal((5, 2, 30, 20), generator=pb.random.Generator(0), dtype="float64").numpy()
-    assert x.std() == pytest.approx(np.sqrt(2 / (10 * 50)), rel=0.05)
-
-
-def test_linear_takes_first_values_by_name_or_function():
-    assert np.all(nn.Linear(3, 2, init="ones").weight.numpy() == 1)
-    assert np.all(nn.Linear(3, 2, init="ones").bias.numpy() == 0)
-    sevens = lambda shape, generator, dtype, device: pb.full(shape, 7.0, dtype=dtype)  # noqa: E731
-    layer = nn.Linear(3, 2, init=sevens, dtype="float64")
-    assert np.all(layer.weight.numpy() == 7)
-    assert layer.weight.requires_grad
-    assert np.all(np.abs(nn.Linear(100, 50).bias.numpy()) <= 0.1)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: nn.init.kaiming_uniform((3,)), ShapeError, "two axes"),
-        (lambda: nn.init.xavier_normal(()), ShapeError, "two axes"),
-        (lambda: nn.init.kaiming_normal((3, 2), mode="fan"), ArgumentError, "fan_in"),
-        (lambda: nn.init.kaiming_normal((3, 2), nonlinearity="swish"), ArgumentError, "swish.*relu"),
-        (lambda: nn.init.calculate_gain("swish"), ArgumentError, "swish.*relu"),
-    ],
-)
-def test_first_values_refuse_what_they_cannot_use(make, error, message):
-    with pytest.raises(error, match=message):
-        make()

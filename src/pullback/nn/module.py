@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from .. import trees
-from ..backends import BACKENDS, canonical_dtype, is_floating
+from ..backends import BACKENDS, canonical_dtype, device_kinds, is_floating
 from ..core.tape import mutate
 from ..core.tensor import Tensor, as_array, asarray
 from ..errors import ArgumentError, CheckpointError, DtypeError, ShapeError
@@ -126,7 +126,7 @@ class Module:
                 mutate(x.node)
 
     def to(self, target: Any) -> Self:
-        """Move all parameters and buffers to a device ("cpu", "cuda", "cuda:1"), or floating-point ones to a dtype.
+        """Move all parameters and buffers to a device ("cpu", "cuda:1"), or those of floating point to a dtype.
 
         The parameters stay the tensors they are, so optimizers that have them go on. Gradients move too. Gives the
         module itself; after an error nothing has moved.
@@ -134,7 +134,7 @@ class Module:
         Raises:
             DeviceError: no such device here. DtypeError: a dtype that is not of floating point.
         """
-        to_device = isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")
+        to_device = isinstance(target, str) and target.partition(":")[0] in device_kinds()
         if not to_device and not is_floating(target):
             raise DtypeError(f"{type(self).__name__}.to: a device or a floating-point dtype; got {target!r}")
         here = {n: x for n, x in self._arrays().items() if to_device or is_floating(_raw(x).dtype)}

@@ -28,7 +28,8 @@ class Optimizer:
       hyperparameters on some of them make two optimizers.
     - `lr` is a number, which may be assigned between steps, or a schedule: a function of the steps taken so far.
     - Parameters without a gradient are passed by, and their state stays as it is.
-    - A step that raises an error leaves parameters and state as they were.
+    - A step that raises an error leaves parameters and state as they were. (Ctrl-C inside a step is no such error: take
+      signals between steps, as the Trainer does.)
     - Parameters stay the tensors they are; their arrays become views of larger ones. Tapes that still need a value from
       before a step refuse to be pulled (MutationError).
 
@@ -101,8 +102,8 @@ class Optimizer:
             raise TapeError(f"{self._who}: no parameter has a gradient; call loss.backward() first")
         if active != self._active or not self._is_packed():
             self._pack(active)
-        with self._packs[0].backend.quiet():
-            for pack in self._packs:
+        for pack in self._packs:
+            with pack.backend.on(pack.device), pack.backend.quiet():
                 values = pack.working_values()
                 self._update(pack, values, pack.gathered(found), rate, self._ages[pack.members[0]] + 1)
                 if values is not pack.values:

@@ -30,8 +30,13 @@ class Pack:
         self.members = tuple(members)
         self.shapes = [x.shape for x in tensors]
         first = tensors[0].data
-        backend = self.backend = BACKENDS[first.__class__]
-        xp, device = backend.xp, backend.device_of(first)
+        self.backend = BACKENDS[first.__class__]
+        self.device = self.backend.device_of(first)
+        with self.backend.on(self.device):
+            self._allocate(tensors, state)
+
+    def _allocate(self, tensors: Sequence[Tensor], state: Mapping[str, Sequence[Any]]) -> None:
+        backend, xp, first = self.backend, self.backend.xp, tensors[0].data
         self.values = xp.concat([xp.reshape(x.data, (-1,)) for x in tensors])
         self.owned = list(zip(tensors, self._views(self.values), strict=True))
         working = self.working = xp.float32 if canonical_dtype(first.dtype).itemsize < 4 else first.dtype
@@ -41,7 +46,7 @@ class Pack:
             for part, a in zip(self.parts[slot], given, strict=True):
                 if a is not None:
                     owner = BACKENDS[a.__class__]
-                    part[...] = backend.asarray(a if owner is backend else owner.to_numpy(a), device=device)
+                    part[...] = backend.asarray(a if owner is backend else owner.to_numpy(a), device=self.device)
         self.gradient = None  # one gradient of the working dtype is read where it is; others are gathered
         if len(tensors) > 1 or working != first.dtype:
             self.gradient = xp.zeros_like(self.values, dtype=working)
