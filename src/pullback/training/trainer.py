@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, TypedDict
 
 from .. import io
+from ..backends import backend_for
 from ..core.tape import no_grad
 from ..core.tensor import Tensor
 from ..data import Batches
@@ -102,6 +103,7 @@ class Trainer:
         done = len(self.history) * len(self.batches) + self.batches.position
         hidden = None if progress else True  # None: where it is no terminal
         with (
+            backend_for("cpu").quiet(),  # overflow is looked for once an epoch
             Interrupts() as interrupts,
             tqdm(total=epochs * len(self.batches), initial=done, unit="step", disable=hidden, leave=False) as bar,
         ):
