@@ -161,11 +161,9 @@ def _general(op: Op) -> Callable[..., Any]:
     names = [a.name for a in op.arguments]
     places = [names.index(name) for name in op.inputs]
     params = [names.index(name) for name in op.params]
-    live = [rule is not None for rule in op.rules]
-    constants = not all(live)
+    has_rule = dict(zip(places, op.rules, strict=True)) if op.differentiable else dict.fromkeys(places)
     alone = len(places) == 1
     promotes = op.promotes
-    recorded = op.differentiable
 
     def call(*args: Any, **kwargs: Any) -> Any:
         given = bind(args, kwargs)
@@ -174,13 +172,13 @@ def _general(op: Op) -> Callable[..., Any]:
         for place in places:
             x = given[place]
             if x.__class__ is Tensor:
-                given[place] = x.data
-                arrays.append(x.data)
-                nodes.append(x.node)
+                nodes.append(x.node if has_rule[place] else None)
+                x = given[place] = x.data
             else:
-                x = given[place] = operand(op, x, names[place])
-                arrays.append(x)
                 nodes.append(None)
+                if x is not None:
+                    x = given[place] = operand(op, x, names[place])
+            arrays.append(x)
         kinds = set(map(type, arrays))
         if len(kinds) > 1:
             kinds.discard(NoneType)
@@ -194,11 +192,8 @@ def _general(op: Op) -> Callable[..., Any]:
             value = run(backend.xp, given)
         except Exception as error:
             raise explained(op, arrays, error) from error
-        if recorded and any(nodes) and (on := recording()):
-            if constants:
-                nodes = [n if has_rule else None for n, has_rule in zip(nodes, live, strict=True)]
-            if not constants or any(nodes):
-                return record(on, tuple(nodes), arrays, value, [given[place] for place in params])
+        if any(nodes) and (on := recording()):
+            return record(on, tuple(nodes), arrays, value, [given[place] for place in params])
         return _constant(op, value)
 
     return call
