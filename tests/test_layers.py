@@ -109,6 +109,7 @@ BAD_LAYERS = [
     (lambda: nn.Linear(0, 3), "above 0"),
     (lambda: nn.Linear(3, -1), "above 0"),
     (lambda: nn.Linear(3.0, 3), "above 0"),
+    (lambda: nn.Linear(True, 3), "above 0"),
     (lambda: nn.Linear(3, 3, init="kaimin"), "kaimin.*kaiming_normal"),
     (lambda: nn.Linear(2, 3, init=lambda shape, **rest: pb.zeros(3)), "init gave shape"),
     (lambda: nn.Linear(2, 3, dtype="int64"), "int64"),
@@ -194,6 +195,13 @@ def test_first_values_have_the_deviation_they_promise(init, deviation):
 def test_fans_of_more_axes_count_those_before():
     x = nn.init.xavier_normal((5, 2, 30, 20), generator=pb.random.Generator(0), dtype="float64").numpy()
     assert x.std() == pytest.approx(np.sqrt(2 / (10 * 50)), rel=0.05)
+
+
+def test_lengths_may_be_numpys_integers():
+    labels = np.array([0, 2, 1])
+    model = nn.MLP((np.int32(3), labels.max() + 1), generator=0)
+    assert model.layers[0].weight.shape == (3, 3)
+    assert repr(model).startswith("MLP(3 -> 3, relu), 12 parameters")
 
 
 def test_linear_takes_first_values_by_name_or_function():

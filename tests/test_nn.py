@@ -95,6 +95,9 @@ def test_two_names_that_read_the_same_are_refused():
     model.table = {"a.b": pb.tensor([1.0]), "a": {"b": pb.tensor([2.0])}}
     with pytest.raises(ArgumentError, match=r"table\.a\.b"):
         model.state_dict()
+    model.table = {"a.b": nn.Dropout(0.5), "a": {"b": nn.Dropout(0.5)}}
+    with pytest.raises(ArgumentError, match=r"table\.a\.b"):
+        model.eval()
 
 
 def test_training_mode_reaches_every_module():
@@ -187,6 +190,7 @@ BAD_STATES = [
     (lambda s: s.update({"first.weight": np.ones((4, 3), "float32")}), r"first.weight is \(3, 4\) .* and \(4, 3\)"),
     (lambda s: s.update({"first.bias": np.ones(4)}), r"first\.bias is \(4,\) float32 here and \(4,\) float64"),
     (lambda s: s.update({"history.0": np.ones(3, "float32")}), r"history\.0 is"),
+    (lambda s: s.update({"first.bias": "text"}), r"first\.bias is no array"),
     (lambda s: (s.pop("mean"), s.update(stray=1.0, counts=np.ones(4))), "missing: mean; unexpected: stray; counts is"),
 ]  # fmt: skip
 
@@ -198,6 +202,12 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_written(change, mes
     with pytest.raises(CheckpointError, match=message):
         model.load_state_dict(spoiled(change))
     same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("state", [None, [np.ones(3)], "state"])
+def test_a_state_that_is_no_dict_is_refused(state):
+    with pytest.raises(CheckpointError, match="dict of arrays"):
+        Everything().load_state_dict(state)
 
 
 def test_without_strict_only_common_names_are_written():
@@ -319,6 +329,7 @@ def test_apply_replaces_what_is_named_everywhere_and_changes_nothing():
     assert not np.any(model.apply(other, X).numpy())  # first.weight is tied to the last product
     same(model.state_dict(), before)
     np.testing.assert_array_equal(model.apply({}, X).numpy(), model(X).numpy())
+    model.apply({"history.0": np.ones(2)}, X)
 
 
 def test_apply_takes_trees():
@@ -367,11 +378,14 @@ def test_gradients_with_respect_to_inputs_and_parameters_nest():
         ({"layers.0.wait": np.ones((3, 4))}, ArgumentError, r"layers\.0\.wait is not among .*layers\.0\.weight"),
         ({"layers.0.weight": np.ones((4, 3))}, ShapeError, r"layers\.0\.weight has shape \(3, 4\)"),
         ([np.ones(3)], ArgumentError, "0 is not among"),
+        ({"tied": np.ones((3, 4))}, ArgumentError, "tied is not among"),
     ],
 )
 def test_apply_refuses_parameters_that_do_not_fit(params, error, message):
+    model = nn.MLP((3, 4, 2))
+    model.tied = model.layers[0].weight
     with pytest.raises(error, match=message):
-        nn.MLP((3, 4, 2)).apply(params, X)
+        model.apply(params, X)
 
 
 def test_apply_leaves_the_module_alone_when_forward_fails():

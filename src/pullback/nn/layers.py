@@ -58,7 +58,7 @@ class Linear(Module):
         device: str | None = None,
         init: str | initial.Initializer | None = None,
     ) -> None:
-        _check_lengths("Linear", inputs, outputs)
+        inputs, outputs = _lengths("Linear", inputs, outputs)
         source, bound = _generator(generator), 1.0 / sqrt(inputs)
         where: dict[str, Any] = {"dtype": dtype, "device": device}
         if init is None:
@@ -106,8 +106,7 @@ class LayerNorm(Module):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        _check_lengths("LayerNorm", *self.shape)
+        self.shape = _lengths("LayerNorm", *(shape if isinstance(shape, Sequence) else (shape,)))
         self.axis, self.eps = tuple(range(-len(self.shape), 0)), eps
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
@@ -231,9 +230,9 @@ class MLP(Module):
         device: str | None = None,
         init: str | initial.Initializer | None = None,
     ) -> None:
-        if isinstance(sizes, int) or len(sizes) < 2:
+        if not isinstance(sizes, Sequence) or len(sizes) < 2:
             raise ArgumentError(f"MLP: sizes are those of the input, any hidden layers and the output; got {sizes!r}")
-        _check_lengths("MLP", *sizes)
+        sizes = _lengths("MLP", *sizes)
         if not callable(activation) and activation not in ACTIVATIONS:
             raise ArgumentError(
                 f"MLP: no activation is called {activation!r}; there are {', '.join(ACTIVATIONS)}, or give a function"
@@ -270,10 +269,11 @@ def _generator(given: Generator | int | None) -> Generator:
     return given if isinstance(given, Generator) else Generator(given)
 
 
-def _check_lengths(who: str, *lengths: Any) -> None:
+def _lengths(who: str, *lengths: Any) -> tuple[int, ...]:
     for n in lengths:
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        if not hasattr(n, "__index__") or isinstance(n, bool) or n.__index__() < 1:
             raise ArgumentError(f"{who}: a length is an int above 0; got {n!r}")
+    return tuple(n.__index__() for n in lengths)
 
 
 def _name_of(layer: Function) -> str:

@@ -55,16 +55,17 @@ class Module:
 
     def named_modules(self) -> dict[str, "Module"]:
         """This module, named "", and all inside of it."""
-        return {name: x for name, x in _walk(self, "", set()) if isinstance(x, Module)}
+        return {name: x for name, x in self._contents().items() if isinstance(x, Module)}
 
     def _arrays(self) -> dict[str, Any]:
         """Parameters and buffers by name."""
+        return {name: x for name, x in self._contents().items() if not isinstance(x, Module)}
+
+    def _contents(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, x in _walk(self, "", set()):
-            if isinstance(x, Module):
-                continue
             if name in found:
-                raise ArgumentError(f"{type(self).__name__}: two arrays have the name {name!r}; rename a key of a dict")
+                raise ArgumentError(f"{type(self).__name__}: two things are named {name!r}; rename a key of a dict")
             found[name] = x
         return found
 
@@ -105,19 +106,18 @@ class Module:
             CheckpointError: names are missing or unexpected, or shapes or dtypes differ; the message lists them.
         """
         here = self._arrays()
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"{type(self).__name__}: a state is a dict of arrays; got a {type(state).__name__}")
         problems = []
         if strict:
             missing, unexpected = here.keys() - state.keys(), state.keys() - here.keys()
             problems += [f"missing: {', '.join(sorted(missing))}"] if missing else []
-            problems += [f"unexpected: {', '.join(sorted(unexpected))}"] if unexpected else []
-        new = {name: as_array(state[name]) for name in here if name in state}
-        for name, array in new.items():
-            old = _raw(here[name])
-            if tuple(array.shape) != tuple(old.shape) or canonical_dtype(array.dtype) != canonical_dtype(old.dtype):
-                problems.append(f"{name} is {_form(old)} here and {_form(array)} in the state")
+            problems += [f"unexpected: {', '.join(sorted(map(str, unexpected)))}"] if unexpected else []
+        common = [name for name in here if name in state]
+        problems += [f"{name} is {problem}" for name in common if (problem := _mismatch(here[name], state[name]))]
         if problems:
             raise CheckpointError(f"{type(self).__name__}: the state does not fit; {'; '.join(problems)}")
-        moved = {name: _like(array, _raw(here[name])) for name, array in new.items()}
+        moved = {name: _like(as_array(state[name]), _raw(here[name])) for name in common}
         parameters = self.parameters()
         self._put({name: array for name, array in moved.items() if name not in parameters})
         for name, x in parameters.items():
@@ -167,7 +167,8 @@ class Module:
 
         A copy of the module is run, in which the tensors named in `params` are replaced; the tensors themselves are not
         copied. So the module is never changed, whatever is raised and whatever other threads do; what `forward` writes
-        into attributes is gone afterwards.
+        into attributes is gone afterwards. A function in an attribute that holds the module (a bound method, a closure)
+        goes on using the module itself: take what it needs from `self` in `forward`.
 
         Args:
             params: A dict from names (of parameters or buffers) to tensors or arrays, or a tree with such paths. What
@@ -244,16 +245,16 @@ def _substituted(value: Any, name: str, given: dict[str, Any], done: dict[int, A
         for key, child in vars(value).items():
             vars(copy)[key] = _substituted(child, _joined(name, key), given, done)
         return copy
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) or _is_array(value):
         done[id(value)] = made = _fitting(name, given.pop(name), value) if name in given else value
         return made
     return _mapped(value, lambda key, child: _substituted(child, _joined(name, key), given, done))
 
 
-def _fitting(name: str, new: Any, old: Tensor) -> Tensor:
-    made = new if isinstance(new, Tensor) else asarray(new)
-    if made.shape != old.shape:
-        raise ShapeError(f"apply: {name} has shape {old.shape}, the tensor given for it {made.shape}; they must agree")
+def _fitting(name: str, new: Any, old: Any) -> Tensor:
+    made, shape = new if isinstance(new, Tensor) else asarray(new), tuple(old.shape)
+    if made.shape != shape:
+        raise ShapeError(f"apply: {name} has shape {shape}, the tensor given for it {made.shape}; they must agree")
     return made
 
 
@@ -282,8 +283,13 @@ def _like(array: Any, old: Any) -> Any:
     return backend.asarray(BACKENDS[array.__class__].to_numpy(array), device=backend.device_of(old), copy=True)
 
 
-def _form(array: Any) -> str:
-    return f"{tuple(array.shape)} {array.dtype}"
+def _mismatch(old: Any, new: Any) -> str:
+    """What differs between the forms of an array and of the one that shall be written into it, if anything."""
+    try:
+        forms = [f"{tuple(array.shape)} {canonical_dtype(array.dtype)}" for array in (_raw(old), as_array(new))]
+    except DtypeError as error:
+        return f"no array in the state ({error})"
+    return "" if forms[0] == forms[1] else f"{forms[0]} here and {forms[1]} in the state"
 
 
 def _lines(module: Module, name: str, seen: set[int]) -> Iterator[str]:
