@@ -308,6 +308,24 @@ def test_python_scalars_and_float64_scalars_do_not_widen():
     assert (x * True).dtype == np.float32
 
 
+def test_a_python_float_beside_integers_makes_the_default_dtype():
+    ints, mask, x = pb.tensor([1, 2]), pb.tensor([True, False]), pb.tensor([1.5, 2.5])
+    for y in (
+        ints * 0.5,
+        0.5 + ints,
+        mask * 0.5,
+        ints**0.5,
+        ints / 2.0,
+        pb.where(mask, 1.0, ints),
+        pb.where(mask, 1.0, 0),
+    ):
+        assert y.dtype == np.float32
+    assert (x * (mask * 2.0)).dtype == np.float32
+    assert pb.result_type(pb.int64, 1.0) == np.float32
+    assert pb.where(mask, 1, 0).dtype == np.int64
+    assert (pb.tensor([2**53 + 1]) > 2.0**53).item() == (np.array([2**53 + 1]) > 2.0**53).item()  # no detour by float32
+
+
 def test_gradients_flow_through_operators_with_the_constant_on_the_left():
     x = leaf([1.0, 2.0])
     pb.sum(B[0] * x + B[0] / x + (B[0] - x) + 2.0**x).backward()

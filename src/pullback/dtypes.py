@@ -75,11 +75,12 @@ def can_cast(from_: Any, to: Any, /) -> Any:
 def result_type(*arrays_and_dtypes: Any) -> np.dtype:
     """The dtype of an elementwise op on these arrays, dtypes and Python numbers.
 
-    Python numbers are weak, and integers beside floating-point arrays take the floating-point dtype.
+    Python numbers are weak, and integers beside floating-point arrays take the floating-point dtype; beside nothing but
+    a Python float, the default one.
     """
     weak = [x for x in arrays_and_dtypes if type(x) in _WEAK]
     dtypes = [_dtype_of(x) for x in arrays_and_dtypes if type(x) not in _WEAK]
-    if not dtypes and float in map(type, weak):
-        return default_dtype()
     floating = [dtype for dtype in dtypes if is_floating(dtype)]
+    if not floating and float in map(type, weak):
+        return default_dtype()
     return np.result_type(*(floating or dtypes), *weak)

@@ -28,6 +28,7 @@ from .tensor import WEAK, Tensor, as_array, new_tensor
 __all__ = ["door"]
 
 new = object.__new__
+INTEGRAL = frozenset(map(np.dtype, np.typecodes["AllInteger"] + "?"))
 
 
 def door(op: Op) -> Callable[..., Any]:
@@ -93,7 +94,12 @@ def _binary(op: Op) -> Callable[..., Any]:
             fits = not broadcasts or a.shape == b.shape
         elif (a.__class__ in WEAK) is not (b.__class__ in WEAK):
             backend = BACKENDS[(b if a.__class__ in WEAK else a).__class__]
-            fits = True  # a Python number takes the array's dtype
+            fits = True  # a Python number takes the array's dtype, but a fraction beside integers needs another
+            if recorded:
+                if a.__class__ is float and b.dtype in INTEGRAL:
+                    b = backend.xp.astype(b, default_dtype())
+                elif b.__class__ is float and a.dtype in INTEGRAL:
+                    a = backend.xp.astype(a, default_dtype())
         else:
             (a, b), backend = together(op, (a, b), True)
             fits = False
@@ -356,7 +362,8 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
     """Arrays that may meet in one op, and their backend.
 
     One device is required. Python numbers stay weak beside an array and become arrays where none is, and in a sequence.
-    For elementwise ops, integers and booleans beside floating-point arrays take the floating-point dtype.
+    For elementwise ops, integers and booleans beside floating-point arrays take their dtype; beside nothing but a
+    Python float, the default one.
     """
     present = [a for a in arrays if a is not None and a.__class__ not in WEAK]
     if not present:
@@ -367,15 +374,26 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
         raise DeviceError(f"{op.name}: its inputs are on different devices; move them with .to(): {_met(op, arrays)}")
     if op.sequence and len(present) < len(arrays):
         arrays = present = [_like(present, a, backend) if a.__class__ in WEAK else a for a in arrays]
-    if promotes and len({a.dtype for a in present}) > 1:
-        floating = [a.dtype for a in present if is_floating(a.dtype)]
-        if floating and len(floating) < len(present):
-            kind = np.result_type(*floating) if len(set(floating)) > 1 else floating[0]
+    fraction = op.differentiable and not op.sequence and any(a.__class__ is float for a in arrays)
+    if promotes and (fraction or len({a.dtype for a in present}) > 1):
+        values = [a for i, a in enumerate(arrays) if hasattr(a, "dtype") and not _is_condition(op, i)]
+        floating = [a.dtype for a in values if is_floating(a.dtype)]
+        if fraction and not values:
+            arrays = [backend.asarray(a, dtype=default_dtype()) if a.__class__ in WEAK else a for a in arrays]
+        elif (floating or fraction) and len(floating) < len(values):
+            kind = (
+                default_dtype()
+                if not floating
+                else floating[0]
+                if len(set(floating)) == 1
+                else np.result_type(*floating)
+            )
             arrays = [
-                a if a is None or a.__class__ in WEAK or is_floating(a.dtype) or _is_condition(op, i)
+                a
+                if not hasattr(a, "dtype") or is_floating(a.dtype) or _is_condition(op, i)
                 else backend.xp.astype(a, kind)
                 for i, a in enumerate(arrays)
-            ]  # fmt: skip
+            ]
     return arrays, backend
 
 
