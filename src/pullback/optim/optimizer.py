@@ -219,7 +219,7 @@ class Optimizer:
 def checked_number(who: str, name: str, value: Any, below: float = float("inf")) -> float:
     """`value` as a float when it is a finite number in [0, below). Raises ArgumentError when it is not."""
     try:
-        number = float(value)
+        number = float(value * 1.0)  # text is none
     except (TypeError, ValueError):
         raise ArgumentError(f"{who}: {name} is a number; got {value!r}") from None
     if not (isfinite(number) and 0 <= number < below):
