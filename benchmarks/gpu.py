@@ -82,7 +82,7 @@ def steps(rounds: int) -> dict[str, Any]:
     for net, (sizes, batch) in NETS.items():
         problem = Problem(sizes, batch)
         contenders = {"pullback on cuda": by_pullback(problem, "cuda"), "pullback on cpu": by_pullback(problem, "cpu")}
-        if find_spec("torch"):
+        if _torch_has_cuda():
             contenders["torch on cuda"] = by_torch(problem)
         times = race(contenders, rounds, turn=0.1)
         answers[net] = {name: spread(t * 1e6, 1) for name, t in times.items()}
@@ -126,6 +126,14 @@ def by_torch(problem: Problem) -> Callable[[], Any]:
         torch.cuda.synchronize()
 
     return step
+
+
+def _torch_has_cuda() -> bool:
+    if not find_spec("torch"):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def _driver() -> str:
