@@ -1,7 +1,10 @@
-"""Options of the test suite."""
+"""Options and fixtures of the test suite."""
 
 import op_cases
 import pytest
+import separate_device as separate
+
+from pullback.backends import BACKENDS, registry
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -10,3 +13,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     op_cases.DEVICE = config.getoption("--device")
+
+
+@pytest.fixture
+def separate_device(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a device whose arrays are not the CPU's."""
+    monkeypatch.setitem(registry._by_device, "cuda", separate.BACKEND)
+    monkeypatch.setitem(BACKENDS, separate.DeviceArray, separate.BACKEND)
+    return "cuda"

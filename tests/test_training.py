@@ -194,6 +194,28 @@ def test_what_is_no_checkpoint_of_a_trainer_is_refused(tmp_path):
             read_checkpoint(tmp_path / "x")
 
 
+def test_training_on_a_device_never_touches_the_host_and_gives_the_same_numbers(tmp_path, separate_device):
+    def on(device):
+        model = pb.nn.MLP((4, 8, 2), dropout=0.3, generator=3, device=device)
+        arrays = [pb.tensor(x, device=device) for x in (INPUTS, LABELS)]
+        batches = Batches([x[:40] for x in arrays], 8, pb.random.Generator(4))
+        folder = tmp_path / device
+        folder.mkdir()
+        return Trainer(
+            model, pb.optim.Adam(model.parameters()), batches, [x[40:] for x in arrays], clip=1.0, folder=folder
+        )
+
+    host, device = on("cpu"), on(separate_device)
+    assert {x.device for x in device.model.parameters().values()} == {"cuda:0"}
+    host.fit(3, progress=False)
+    device.loss = interrupting({7})
+    with pytest.raises(KeyboardInterrupt):
+        device.fit(3, progress=False)
+    device.resume(device.checkpoint)
+    device.fit(3, progress=False)
+    assert bits(device) == bits(host)
+
+
 def test_no_files_are_written_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trainer = make()
