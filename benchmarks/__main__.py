@@ -1,0 +1,50 @@
+"""`python -m benchmarks [question ...] [--quick] [--threads N] [--json FILE]`.
+
+The number of threads is fixed here, before anything imports NumPy: libraries read it when they are loaded.
+"""
+
+import argparse
+import importlib
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+QUESTIONS = {
+    "steps": "seconds for a training step of two MLPs, beside the peers",
+    "anatomy": "where the time of our training step goes",
+    "per_op": "seconds to record and pull one op, beside NumPy's own calls and the peers",
+    "memory": "bytes that a 12-layer MLP keeps and its peak during backward",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    listed = "; ".join(f"{name}: {what}" for name, what in QUESTIONS.items())
+    parser.add_argument("questions", nargs="*", choices=[*QUESTIONS, []], metavar="question", help=f"all, or {listed}")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds: shows that it runs, no figures")
+    parser.add_argument("--threads", type=int, default=1, help="threads of every library (default 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    options = parser.parse_args()
+
+    for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM"):
+        os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
+
+    from .runner import environment
+
+    if find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(options.threads)
+    facts = environment(options.threads)
+    print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n")
+    answers = {}
+    for question in options.questions or QUESTIONS:
+        print(f"\n== {question}: {QUESTIONS[question]}\n")
+        answers[question] = importlib.import_module(f".{question}", __package__).answer(quick=options.quick)
+    if options.json:
+        options.json.write_text(json.dumps({"environment": facts, "quick": options.quick, **answers}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
