@@ -331,6 +331,7 @@ def test_a_place_of_other_batches_or_a_damaged_one_changes_nothing():
         {},
         {**good, "position": 99},
         {**good, "position": "x"},
+        {**good, "position": 1.5},
         {**good, "generator": {"algorithm": "mt19937"}},
         {**good, "generator": {**good["generator"], "key": [-1, 1]}},
         {**good, "generator": {**good["generator"], "position": "x"}},

@@ -184,7 +184,11 @@ def test_damage_anywhere_in_a_state_is_an_error_or_harmless_and_never_half_loade
             except CheckpointError:
                 assert bits(other) == before
             else:
+                other.fit(3, progress=False)
                 other.load_state_dict(make(generator=5).state_dict())
+    for name in good["history"][0]:
+        with pytest.raises(CheckpointError, match="damaged"):
+            other.load_state_dict({**good, "history": [{**good["history"][0], name: "x"}]})
 
 
 def test_what_is_no_checkpoint_of_a_trainer_is_refused(tmp_path):

@@ -97,7 +97,11 @@ class Batches:
                 if state[what] != here:
                     raise CheckpointError(f"batches: the state is of {what} {state[what]}, these are of {what} {here}")
             position, drawn, generator = state["position"], bool(state["drawn"]), state["generator"]
-            if not 0 <= position <= len(self) or (generator is None) != (self._generator is None):
+            if (
+                type(position) is not int
+                or not 0 <= position <= len(self)
+                or (generator is None) != (self._generator is None)
+            ):
                 raise ValueError("its place is outside a pass, or its order was drawn in another way")
             if self._generator is not None:
                 self._generator.set_state(generator)

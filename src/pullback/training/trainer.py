@@ -148,12 +148,12 @@ class Trainer:
         lr = self.optimizer.lr
         metrics = Metrics(
             epoch=len(self.history) + 1,
-            train_loss=float(self._losses) / self._examples,
+            train_loss=float(self._losses) / max(self._examples, 1),
             held_out_loss=held_out_loss,
             held_out_accuracy=accuracy,
             learning_rate=float(lr(self.optimizer.steps - 1) if callable(lr) else lr),
             seconds=self._seconds,
-            examples_per_second=self._examples / self._seconds,
+            examples_per_second=self._examples / max(self._seconds, 1e-9),
         )
         for part, value in (("training", metrics["train_loss"]), ("held-out", held_out_loss)):
             if not isfinite(value):
@@ -245,13 +245,16 @@ class Trainer:
         history: list[Metrics] = [dict(metrics) for metrics in state["history"]]  # type: ignore[misc]
         if any(metrics.keys() != Metrics.__annotations__.keys() for metrics in history):
             raise CheckpointError("the metrics in the state are of another version")
+        counts = [state["losses"], state["examples"], state["seconds"], *(x for m in history for x in m.values())]
+        if not all(type(x) in (int, float) for x in counts) or state["examples"] < 0 or state["seconds"] < 0:
+            raise CheckpointError("the metrics in the state are damaged")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches.restore(state["batches"])
         for name, generator in generators.items():
             generator.set_state(state["generators"][name])
-        self.history, self._losses = history, float(state["losses"])
-        self._examples, self._seconds = int(state["examples"]), float(state["seconds"])
+        self.history, self._losses = history, state["losses"]
+        self._examples, self._seconds = state["examples"], state["seconds"]
 
     def _generators(self) -> dict[str, Generator]:
         """What training draws from beside the batches: the generators of modules, and the default one."""
