@@ -60,5 +60,6 @@ $(BIN)/.has-%: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(BIN)/python:
-	@test -n '$(PYTHON)' || { echo 'pullback needs Python 3.11 or newer: make PYTHON=/path/to/python3' >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo 'pullback needs Python 3.11 or newer: make PYTHON=/path/to/python3' >&2; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
