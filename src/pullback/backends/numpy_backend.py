@@ -45,6 +45,11 @@ def _reshape(x: Any, shape: Any, copy: bool | None = None) -> Any:
     return x.reshape(shape) if copy is None else np.reshape(x, shape, copy=copy)
 
 
+def _ones_like(x: Any, dtype: Any = None, device: Any = None) -> Any:
+    """As `np.ones_like`; the 1 that every backward starts from is a scalar (a sixth of the time)."""
+    return x.dtype.type(1) if x.ndim == 0 and dtype is None else np.ones_like(x, dtype=dtype, device=device)
+
+
 def _broadcast_to(x: Any, shape: Any) -> Any:
     """As `np.broadcast_to`; a small result is a copy."""
     if x.ndim <= len(shape) and prod(shape) <= SMALL_BROADCAST:
@@ -128,6 +133,7 @@ class NumpyBackend(Backend):
             max=_max,
             min=_min,
             reshape=_reshape,
+            ones_like=_ones_like,
             broadcast_to=_broadcast_to,
             sort=_sort,
             argsort=_argsort,

@@ -215,7 +215,7 @@ class Tensor(Operators):
                 raise ShapeError(
                     f"backward: a value of shape {self.shape} needs a cotangent of that shape; or sum it first"
                 )
-            g = backend.xp.ones(data.shape, dtype=data.dtype)
+            g = backend.xp.ones_like(data)
         else:
             g = as_array(cotangent, backend)
             if g.shape != data.shape:
