@@ -4,6 +4,7 @@ On an irregular mask `np.where` mispredicts a branch at every other number and t
 Large arrays of floating point are chosen by their bits instead: an integer times 0 or 1, exact for infinities and NaN.
 """
 
+from math import copysign
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ _LARGE = 1 << 12  # numbers from which choosing by bits is faster
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """As `np.where`: `x` where `condition` holds, else `y`."""
+    if y.__class__ is float and y == 0 and condition.__class__ is x.__class__ is np.ndarray and copysign(1.0, y) > 0:
+        integers = _INTEGERS.get(x.dtype)  # the rule of many activations: a cotangent, or 0
+        if integers is not None and condition.dtype == bool:
+            chosen = condition.astype(integers)
+            fits = chosen.shape == x.shape
+            return np.multiply(chosen, x.view(integers), out=chosen if fits else None).view(x.dtype)
     if condition.__class__ is np.ndarray and condition.size >= _LARGE and condition.dtype == bool:
         dtypes = {value.dtype for value in (x, y) if hasattr(value, "dtype")}
         dtype = dtypes.pop() if len(dtypes) == 1 else None

@@ -6,6 +6,7 @@ two arrays.
 
 from collections.abc import Callable, Sequence
 from inspect import Parameter
+from itertools import product
 from types import NoneType
 from typing import Any
 
@@ -39,9 +40,11 @@ def door(op: Op) -> Callable[..., Any]:
         return _sequence(op)
     if len(op.inputs) == 1 and op.arguments[0].name == op.inputs[0]:
         return (_single if op.params or op.outputs or op.kept or None in op.pushes else _unary)(op)
-    plain = len(op.inputs) == 2 and not (op.params or op.outputs or op.kept)
+    plain = not (op.params or op.outputs or op.kept)
     mixed = op.differentiable and (None in op.rules or None in op.pushes)
-    return (_binary if plain and not mixed else _general)(op)
+    if not plain or mixed or (len(op.inputs) == 3 and op.promotes):
+        return _general(op)
+    return {2: _binary, 3: _ternary}.get(len(op.inputs), _general)(op)
 
 
 def _unary(op: Op) -> Callable[..., Any]:
@@ -120,6 +123,41 @@ def _binary(op: Op) -> Callable[..., Any]:
                 on(e, data)
         return out
 
+    return _with_names(call, op)
+
+
+def _ternary(op: Op) -> Callable[..., Any]:
+    """The call of an op of three arrays and no parameters, without promotion; the last array may be None."""
+    forward = op.forward
+    keepers = {tracked: op.keeper(tracked) for tracked in product((False, True), repeat=3)}
+    recorded = op.differentiable
+
+    def call(x: Any, y: Any, z: Any = None) -> Any:
+        a, m = (x.data, x.node) if x.__class__ is Tensor else (operand(op, x, op.inputs[0]), None)
+        b, n = (y.data, y.node) if y.__class__ is Tensor else (operand(op, y, op.inputs[1]), None)
+        c, o = (z.data, z.node) if z.__class__ is Tensor else (operand(op, z, op.inputs[2]), None)
+        if a.__class__ is b.__class__ and (c is None or a.__class__ is c.__class__) and a.__class__ not in WEAK:
+            backend = BACKENDS[a.__class__]
+        else:
+            (a, b, c), backend = together(op, (a, b, c), False)
+        try:
+            data = forward(backend.xp, a, b, c)
+        except Exception as error:
+            raise explained(op, (a, b, c), error) from error
+        out = new(Tensor)
+        out.data = data
+        if (m is None and n is None and o is None) or not recorded or not (on := recording()):
+            out.node = None
+        else:
+            out.node = e = new(Equation)
+            keep = keepers[m is not None, n is not None, o is not None]
+            e.seq, e.op, e.parents, e.saved = tick(), op, (m, n, o), keep((None, a, b, c, data))
+            e.fit = fit_of(op, e.parents, (a, b, c), data)
+            if on is not True:
+                on(e, data)
+        return out
+
+    call.__defaults__ = tuple(a.default for a in op.arguments if a.default is not MISSING)
     return _with_names(call, op)
 
 
@@ -417,16 +455,16 @@ def fit_of(op: Op, nodes: Sequence[Any], arrays: Sequence[Any], data: Any, alway
     """
     if op.outputs:
         return *(None for _ in nodes), tuple((d.shape, d.dtype) for d in data)
-    shape, dtype = data.shape, data.dtype
-    broadcasts = op.kind == "elementwise"
+    dtype = data.dtype
+    shape = data.shape if op.kind == "elementwise" else None  # other rules bring the shape right
     specs: list[Any] = []
     for n, a in zip(nodes, arrays, strict=True):
-        if n is None or (a.dtype == dtype and not (broadcasts and a.shape != shape)):
+        if n is None or ((a.dtype is dtype or a.dtype == dtype) and (shape is None or a.shape == shape)):
             specs.append(None)
         else:
             specs.append((a.shape, a.dtype))
             always = True
-    return (*specs, (shape, dtype)) if always else None
+    return (*specs, (data.shape, dtype)) if always else None
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -64,6 +64,8 @@ def one_hot(xp: Any, labels: Array, classes: int, dtype: Any = None) -> Any:
 def _rows(xp: Any, scores: Any, labels: Any, ignore_index: int | None, check: bool = True) -> tuple[Any, Any, Any]:
     """`scores` (logits or probabilities) as a matrix of one row per label, labels in a row, and which of them count."""
     shape = scores.shape
+    if not check and ignore_index is None and len(shape) == 2 and labels.shape == shape[:1]:
+        return scores, labels, None
     if not hasattr(labels, "shape"):
         labels = xp.asarray(labels)
     if not shape or not shape[-1] or labels.shape != shape[:-1]:
