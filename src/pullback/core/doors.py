@@ -7,21 +7,13 @@ two arrays.
 from collections.abc import Callable, Sequence
 from inspect import Parameter
 from itertools import product
-from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from ..backends import BACKENDS, Backend, canonical_dtype, default_dtype, is_floating
-from ..errors import (
-    ArgumentError,
-    DeviceError,
-    DtypeError,
-    IndexingError,
-    LinearAlgebraError,
-    PullbackError,
-    ShapeError,
-)
+from ..errors import ArgumentError, DeviceError, PullbackError
+from .explain import explained, inputs_met
 from .op import MISSING, OPS, TENSORS, Op
 from .tape import Equation, part_tensors, recording, tick
 from .tensor import WEAK, Tensor, as_array, new_tensor
@@ -206,13 +198,14 @@ def _general(op: Op) -> Callable[..., Any]:
     places = [names.index(name) for name in op.inputs]
     params = [names.index(name) for name in op.params]
     has_rule = dict(zip(places, op.rules, strict=True)) if op.differentiable else dict.fromkeys(places)
-    alone = len(places) == 1
-    promotes = op.promotes
+    promotes = op.promotes and len(places) > 1
 
     def call(*args: Any, **kwargs: Any) -> Any:
         given = bind(args, kwargs)
         nodes: list[Any] = []
         arrays: Any = []
+        kind = None
+        mixed = promotes
         for place in places:
             x = given[place]
             if x.__class__ is Tensor:
@@ -223,13 +216,13 @@ def _general(op: Op) -> Callable[..., Any]:
                 if x is not None:
                     x = given[place] = operand(op, x, names[place])
             arrays.append(x)
-        kinds = set(map(type, arrays))
-        if len(kinds) > 1:
-            kinds.discard(NoneType)
-        if len(kinds) == 1 and (alone or not promotes) and (kind := kinds.pop()) not in WEAK:
+            if x is not None and x.__class__ is not kind:
+                mixed = mixed or kind is not None
+                kind = x.__class__
+        if kind is not None and kind not in WEAK and not mixed:
             backend = BACKENDS[kind]
         else:
-            arrays, backend = together(op, arrays, promotes)
+            arrays, backend = together(op, arrays, op.promotes)
             for place, array in zip(places, arrays, strict=True):
                 given[place] = array
         try:
@@ -409,7 +402,9 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
         present = [a for a in arrays if a is not None]
     backend = BACKENDS[present[0].__class__]
     if any(BACKENDS[a.__class__] is not backend for a in present[1:]):
-        raise DeviceError(f"{op.name}: its inputs are on different devices; move them with .to(): {_met(op, arrays)}")
+        raise DeviceError(
+            f"{op.name}: its inputs are on different devices; move them with .to(): {inputs_met(op, arrays)}"
+        )
     if op.sequence and len(present) < len(arrays):
         arrays = present = [_like(present, a, backend) if a.__class__ in WEAK else a for a in arrays]
     fraction = op.differentiable and not op.sequence and any(a.__class__ is float for a in arrays)
@@ -465,40 +460,3 @@ def fit_of(op: Op, nodes: Sequence[Any], arrays: Sequence[Any], data: Any, alway
             specs.append((a.shape, a.dtype))
             always = True
     return (*specs, (data.shape, dtype)) if always else None
-
-
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
-def _met(op: Op, arrays: Sequence[Any]) -> str:
-    names = [f"{op.sequence}[{i}]" for i in range(len(arrays))] if op.sequence else op.inputs
-    return ", ".join(
-        f"{name} {tuple(a.shape)} {a.dtype} on {BACKENDS[a.__class__].device_of(a)}" if hasattr(a, "shape") else
-        f"{name} {a!r}" for name, a in zip(names, arrays, strict=False)
-        if a is not None
-    )  # fmt: skip
-
-
-def explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
-    """The named error for a body that failed. It is looked into only now: a check before each call would cost more."""
-    if isinstance(error, MemoryError | Warning):  # a warning is an exception here where the caller made it one
-        return error
-    text = str(error)
-    if isinstance(error, PullbackError):
-        kind: type[PullbackError] = type(error)
-        if text.startswith(f"{op.name}:"):
-            return error
-    elif isinstance(error, np.linalg.LinAlgError):
-        square = all(a.ndim >= 2 and a.shape[-1] == a.shape[-2] for a in arrays[:1])
-        kind = LinearAlgebraError if square and "dimensional" not in text else ShapeError
-    elif isinstance(error, IndexError) and not isinstance(error, ValueError):
-        kind = IndexingError
-    elif isinstance(error, TypeError | AttributeError):
-        kind = DtypeError
-    elif isinstance(error, OverflowError):
-        kind = ArgumentError
-    elif isinstance(error, ValueError | IndexError):
-        kind = ShapeError
-    else:
-        kind = PullbackError
-    return kind(f"{op.name}: {text}; met {_met(op, arrays)}")
