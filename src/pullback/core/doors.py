@@ -358,7 +358,11 @@ def _recorder(op: Op) -> Callable[..., Any]:
         e.fit = fit_of(op, nodes, arrays, data, always)
         if on is not True:
             on(e, data)
-        return part_tensors(data, e) if op.outputs else new_tensor(data, e)
+        if op.outputs:
+            return part_tensors(data, e)
+        out = new(Tensor)
+        out.data, out.node = data, e
+        return out
 
     return record
 

@@ -64,8 +64,8 @@ def one_hot(xp: Any, labels: Array, classes: int, dtype: Any = None) -> Any:
 def _rows(xp: Any, scores: Any, labels: Any, ignore_index: int | None, check: bool = True) -> tuple[Any, Any, Any]:
     """`scores` (logits or probabilities) as a matrix of one row per label, labels in a row, and which of them count."""
     shape = scores.shape
-    if not check and ignore_index is None and len(shape) == 2 and labels.shape == shape[:1]:
-        return scores, labels, None
+    if ignore_index is None and len(shape) == 2 and shape[1] and getattr(labels, "shape", None) == shape[:1]:
+        return scores, _flat_labels(xp, labels, shape[1], None)[0] if check else labels, None
     if not hasattr(labels, "shape"):
         labels = xp.asarray(labels)
     if not shape or not shape[-1] or labels.shape != shape[:-1]:
@@ -179,7 +179,7 @@ def cross_entropy(
     p /= sums
     log_sums = xp.log(sums)[:, 0]
     losses = log_sums - picked
-    divisor: float = max(flat.shape[0], 1)
+    divisor: float = flat.shape[0] or 1
     if label_smoothing or counted is not None or class_weights is not None:
         weights = _Weights(xp, flat, counted, class_weights, label_smoothing, z.shape[1], z.dtype)
         none = xp.zeros_like(losses)  # an ignored row counts nothing, even where its loss is infinite
