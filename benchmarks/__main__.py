@@ -7,7 +7,6 @@ import argparse
 import importlib
 import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 QUESTIONS = {
@@ -32,10 +31,6 @@ def main() -> None:
 
     from .runner import environment
 
-    if find_spec("torch"):
-        import torch
-
-        torch.set_num_threads(options.threads)
     facts = environment(options.threads)
     print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n")
     answers = {}

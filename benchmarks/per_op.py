@@ -4,6 +4,7 @@ NumPy's calls are the arithmetic that nobody can leave out: `tanh`, and for the 
 a product. What a library takes beyond them is what it takes to write the tape and to walk it.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 import pullback as pb
 
-from .runner import installed, race, spread, table
+from .runner import installed, race_apart, spread, table
 
 LENGTH = 200
 NUMBERS = 32
@@ -21,7 +22,7 @@ ONES = np.ones(NUMBERS, "float32")
 
 def answer(quick: bool) -> dict[str, Any]:
     """Microseconds per op, record and pull together."""
-    seconds = race({name: make() for name, make in installed(CONTENDERS).items()}, rounds=10 if quick else 100)
+    seconds = race_apart(installed(CONTENDERS), rounds=10 if quick else 100)
     times = {name: t / LENGTH * 1e6 for name, t in seconds.items()}
     own = times["numpy"]
     rows = {
@@ -105,6 +106,7 @@ def by_torch() -> Callable[[], Any]:
     """`backward` into a leaf."""
     import torch
 
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     x, ones, tanh = torch.tensor(X, requires_grad=True), torch.tensor(ONES), torch.tanh
 
     def run() -> Any:

@@ -7,6 +7,7 @@ NumPy, which neither offers. The targets are for the former; the latter shows wh
 optimizer. "numpy" is the step written out by hand: no library can be much faster without fusing its operations.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,7 @@ import numpy as np
 
 import pullback as pb
 
-from .runner import installed, race, spread, table
+from .runner import installed, race_apart, spread, table
 
 RATE = 1e-3
 NETS = {"64-32-10, batch 32": ((64, 32, 10), 32), "784-512-512-10, batch 128": ((784, 512, 512, 10), 128)}
@@ -51,7 +52,8 @@ def answer(quick: bool) -> dict[str, Any]:
         problem = Problem(sizes, batch)
         contenders = installed(CONTENDERS)
         check({name: make(problem) for name, make in contenders.items()})
-        times = race({name: make(problem) for name, make in contenders.items()}, rounds=6 if quick else 60, turn=0.05)
+        makers = {name: partial(make, problem) for name, make in contenders.items()}
+        times = race_apart(makers, rounds=6 if quick else 60, turn=0.05)
         rows = {
             name: {
                 "us per step": spread(t * 1e6, 1),
@@ -236,6 +238,7 @@ def by_torch(problem: Problem) -> Step:
     """With the fused Adam, on the CPU the fastest of its three."""
     import torch
 
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     layers: list[Any] = []
     for w, b in zip(problem.weights, problem.biases, strict=True):
         linear = torch.nn.Linear(*w.shape)
