@@ -144,7 +144,9 @@ def _ternary(op: Op) -> Callable[..., Any]:
             out.node = e = new(Equation)
             keep = keepers[m is not None, n is not None, o is not None]
             e.seq, e.op, e.parents, e.saved = tick(), op, (m, n, o), keep((None, a, b, c, data))
-            e.fit = fit_of(op, e.parents, (a, b, c), data)
+            dtype = data.dtype
+            fits = a.dtype is dtype and b.dtype is dtype and (c is None or c.dtype is dtype)
+            e.fit = None if fits else fit_of(op, e.parents, (a, b, c), data)
             if on is not True:
                 on(e, data)
         return out
@@ -456,11 +458,14 @@ def fit_of(op: Op, nodes: Sequence[Any], arrays: Sequence[Any], data: Any, alway
         return *(None for _ in nodes), tuple((d.shape, d.dtype) for d in data)
     dtype = data.dtype
     shape = data.shape if op.kind == "elementwise" else None  # other rules bring the shape right
-    specs: list[Any] = []
     for n, a in zip(nodes, arrays, strict=True):
-        if n is None or ((a.dtype is dtype or a.dtype == dtype) and (shape is None or a.shape == shape)):
-            specs.append(None)
-        else:
-            specs.append((a.shape, a.dtype))
-            always = True
-    return (*specs, (data.shape, dtype)) if always else None
+        if n is not None and (a.dtype is not dtype or (shape is not None and a.shape != shape)):
+            break
+    else:
+        if not always:
+            return None
+    specs = [
+        None if n is None or (a.dtype == dtype and (shape is None or a.shape == shape)) else (a.shape, a.dtype)
+        for n, a in zip(nodes, arrays, strict=True)
+    ]
+    return (*specs, (data.shape, dtype)) if always or any(specs) else None
