@@ -1,0 +1,83 @@
+"""The benchmarks compare equals: all contenders compute the same, and figures are the statistics they say."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def test_all_contenders_take_the_same_steps(load):
+    steps = load("steps")
+    problem = steps.Problem((5, 8, 6, 3), 7)
+    contenders = {name: make for name, make in load("runner").installed(steps.CONTENDERS).items() if name != "torch"}
+    steps.check({name: make(problem) for name, make in contenders.items()})
+
+    def wrong():
+        return 0.0
+
+    with pytest.raises(AssertionError, match="something else"):
+        steps.check({"numpy": steps.by_numpy(problem), "wrong": wrong})
+
+
+def test_adam_in_place_is_adam(load, monkeypatch):
+    steps = load("steps")
+    monkeypatch.setattr(steps.InPlaceAdam, "chunk", 5)  # several chunks, a parameter of its own, and a pack
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=shape) for shape in ((3, 4), (2,), (1, 2))]
+    ours, textbook = steps.InPlaceAdam([a.copy() for a in start]), steps.TextbookAdam([a.copy() for a in start])
+    for _ in range(20):
+        gradients = [rng.normal(size=a.shape) for a in start]
+        ours.step(gradients)
+        textbook.step(gradients)
+    for a, b in zip(ours.arrays, textbook.arrays, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+def test_contenders_of_one_op_pull_the_same_gradient(load):
+    per_op = load("per_op")
+    expected = per_op.by_numpy()()
+    contenders = {name: make for name, make in load("runner").installed(per_op.CONTENDERS).items() if name != "torch"}
+    assert {"numpy", "pullback"} <= contenders.keys()
+    for name, make in contenders.items():
+        np.testing.assert_allclose(np.asarray(make()()), expected, rtol=1e-5, err_msg=name)
+
+
+def test_every_contender_runs_in_every_round(load):
+    runner = load("runner")
+    calls = {"a": 0, "b": 0}
+
+    def contender(name):
+        def run():
+            calls[name] += 1
+
+        return run
+
+    times = runner.race({name: contender(name) for name in calls}, rounds=3, turn=1e-4)
+    assert all(t.shape == (3,) and (t > 0).all() for t in times.values())
+    assert min(calls.values()) >= 3
+    assert runner.spread([1.0, 2.0, 3.0, 4.0, 10.0]) == {"median": 3, "quartile 1": 2, "quartile 3": 4, "min": 1}
+
+
+def test_a_table_is_aligned_and_shows_medians_with_quartiles(load, capsys):
+    runner = load("runner")
+    runner.table({"x": {"us": runner.spread([1.0, 2.0, 3.0]), "n": 7}, "longer": {"n": 123}}, "who")
+    lines = capsys.readouterr().out.splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].split() == ["x", "2.00", "[1.50", "..", "2.50]", "7"]
+
+
+def test_the_memory_of_a_deep_net_keeps_its_bound(load, capsys):
+    answers = load("memory").answer(quick=True)
+    for answer in answers.values():
+        assert answer["peak in backward"] <= answer["bound"]
+        saved = [row["bytes saved"] for row in answer["saved per layer"].values()]
+        assert saved[:11] == [answer["one activation"]] * 11  # one array for both ops of a layer
+        assert saved[11] == 0  # the input of the last layer is kept by the one before
