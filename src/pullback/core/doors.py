@@ -43,6 +43,7 @@ def _unary(op: Op) -> Callable[..., Any]:
     """The call of an op of one array and no parameters."""
     forward = op.forward
     keep = op.keeper([True])
+    keeps_out = op.saves == ["out"]
     recorded = op.differentiable
 
     def call(x: Any) -> Any:
@@ -60,7 +61,8 @@ def _unary(op: Op) -> Callable[..., Any]:
             out.node = None
         else:
             out.node = e = new(Equation)
-            e.seq, e.op, e.parents, e.saved, e.fit = tick(), op, (node,), keep((None, array, data)), None
+            e.seq, e.op, e.parents, e.fit = tick(), op, (node,), None
+            e.saved = (data,) if keeps_out else keep((None, array, data))
             if on is not True:
                 on(e, data)
         return out

@@ -229,6 +229,8 @@ def pull(
     """
     refuse_mutated(tape)
     steps = tape if free else tape[:]
+    kind: Any = None
+    ops: Any = TENSORS
     while steps:
         e = steps.pop()
         g = found.pop(e, None)
@@ -243,10 +245,10 @@ def pull(
         if op.outputs:
             g = _filled(g, fit[-1])
         if higher:
-            ops: Any = TENSORS
             saved = lift(e)
-        else:
-            ops = ARRAYS[g.__class__] if g.__class__ is not Bundle else _ops_of(g)
+        elif g.__class__ is not kind:
+            ops = _ops_of(g)
+            kind = None if g.__class__ is Bundle else g.__class__  # the next bundle may live elsewhere
         i = -1
         for n in parents:
             i += 1
