@@ -51,6 +51,9 @@ def value_and_grad(
             several (a tuple of such trees).
         has_aux: Whether f returns a second value that is not differentiated.
 
+    Arguments that are leaves (parameters of a module) stay joined to their tape, so that the gradient can be
+    differentiated again, and the walk is recorded. Inside `pb.no_grad()` it is not, which is faster.
+
     Returns:
         A function of the arguments of f, giving (value, gradient), or ((value, aux), gradient).
 
