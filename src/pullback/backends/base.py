@@ -31,9 +31,8 @@ class Backend:
     Attributes:
         name: The device kind users write, such as "cpu" or "cuda".
         xp: The native `Namespace` that bodies of ops run on. Beyond the standard it has `scatter_add`, `scatter_set`,
-            `masked_write`, `erf`, `erfc` and `dtype`.
+            `erf`, `erfc` and `dtype`.
         array_types: Classes of the arrays this backend owns.
-        copies_cheaply: Whether a Python scalar read from an array does not wait for a device.
     """
 
     name: str

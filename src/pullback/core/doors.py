@@ -422,13 +422,7 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
         if fraction and not values:
             arrays = [backend.asarray(a, dtype=default_dtype()) if a.__class__ in WEAK else a for a in arrays]
         elif (floating or fraction) and len(floating) < len(values):
-            kind = (
-                default_dtype()
-                if not floating
-                else floating[0]
-                if len(set(floating)) == 1
-                else np.result_type(*floating)
-            )
+            kind = _joint_dtype(floating)
             arrays = [
                 a
                 if not hasattr(a, "dtype") or is_floating(a.dtype) or _is_condition(op, i)
@@ -436,6 +430,13 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
                 for i, a in enumerate(arrays)
             ]
     return arrays, backend
+
+
+def _joint_dtype(floating: Sequence[Any]) -> Any:
+    """The dtype that numbers of these floating-point dtypes meet in; the default one where there are none."""
+    if not floating:
+        return default_dtype()
+    return floating[0] if len(set(floating)) == 1 else np.result_type(*floating)
 
 
 def _like(present: Sequence[Any], number: Any, backend: Backend) -> Any:

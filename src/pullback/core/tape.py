@@ -114,9 +114,6 @@ class Equation:
     fit: Any
 
 
-Node = Leaf | Equation
-
-
 class Bundle(tuple):  # type: ignore[type-arg]
     """The cotangents (or tangents) of an op with several outputs; None stands for zero. Bundles add entry by entry."""
 
