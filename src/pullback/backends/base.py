@@ -1,5 +1,6 @@
 """What a backend is: an array namespace, creation and transfer, and the little that the tape must know of arrays."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,11 @@ class Backend:
     def quiet(self) -> AbstractContextManager[Any]:
         """A context in which floating-point exceptions inside rules are not reported one op at a time."""
         return nullcontext()
+
+    def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """What runs the op `name` on raw arrays here: `plain` (its body, with the namespace bound), or a faster function of
+        the same arguments with the same value, which may call `plain` for what it does not take."""
+        return plain
 
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
