@@ -17,7 +17,7 @@ from pullback import backends, errors
 from pullback.backends import BACKENDS, Backend, Namespace, backend_for
 from pullback.core.op import OPS
 
-CUPY_BACKEND = Path(inspect.getfile(backends)).with_name("cupy_backend.py")
+CUPY_BACKEND = Path(inspect.getfile(backends)).with_name("cuda") / "backend.py"
 
 
 # --- what is used, read off the sources -------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_bodies_use_only_names_that_numpy_has():
         look_up(xp, path)
 
 
-@pytest.mark.parametrize("source", sorted(CUPY_BACKEND.parent.glob("*_backend.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", sorted(CUPY_BACKEND.parents[1].rglob("*backend.py")), ids=lambda path: path.stem)
 def test_a_backend_overrides_what_a_backend_has(source):
     (made,) = [node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef)]
     for method in (node for node in made.body if isinstance(node, ast.FunctionDef)):

@@ -44,7 +44,7 @@ FLOORS = {
     "pullback.shapes": 0,
     "pullback.trees": 0,
 }
-ON_DEMAND = "pullback.backends.cupy_backend"  # imported when a CUDA device is asked for
+ON_DEMAND = "pullback.backends.cuda.backend"  # imported when a CUDA device is asked for
 
 
 # --- imports ----------------------------------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ def test_jax_and_tensors_exchange_arrays():
 
 def test_a_cuda_device_that_is_not_here_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.delitem(sys.modules, "pullback.backends.cupy_backend", raising=False)
+    monkeypatch.delitem(sys.modules, "pullback.backends.cuda.backend", raising=False)
     message = r"needs CuPy .*pip install 'pullback\[cuda12\]' or 'pullback\[cuda13\]'"
     for call in (
         lambda: pb.tensor([1.0], device="cuda"),

@@ -17,6 +17,14 @@ class DeviceError(PullbackError, RuntimeError):
     """A device is missing, or arrays of different devices met in one op."""
 
 
+class DeviceMemoryError(PullbackError, MemoryError):
+    """A device has too little memory left; the message says how much was asked for, is used and is free."""
+
+
+class KernelError(PullbackError, RuntimeError):
+    """A kernel's source is missing, does not compile or cannot be launched."""
+
+
 class ArgumentError(PullbackError, ValueError):
     """An argument has a value the call does not take."""
 

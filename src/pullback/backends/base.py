@@ -71,8 +71,8 @@ class Backend:
         return nullcontext()
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-        """What runs the op `name` on raw arrays here: `plain` (its body, with the namespace bound), or a faster function of
-        the same arguments with the same value, which may call `plain` for what it does not take."""
+        """What runs the op `name` on raw arrays here: `plain` (its body, with the namespace bound), or a faster
+        function of the same arguments with the same value, which may call `plain` for what it does not take."""
         return plain
 
     def synchronize(self) -> None:

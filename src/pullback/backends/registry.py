@@ -50,10 +50,10 @@ def register(backend: Backend) -> Backend:
 
 def _cuda() -> Backend:
     try:
-        from .cupy_backend import CupyBackend
+        from .cuda.backend import CudaBackend
     except ImportError as error:
         raise DeviceError(f"device 'cuda' needs CuPy ({error}): {_INSTALL}") from error
-    return CupyBackend()
+    return CudaBackend()
 
 
 _makers: dict[str, Callable[[], Backend]] = {"cuda": _cuda}

@@ -1,7 +1,11 @@
-"""CuPy on CUDA. This file is the only one that imports CuPy, and only when a CUDA device is asked for."""
+"""The backend of CUDA devices: arrays by CuPy, fused ops by the kernels."""
 
+import importlib
+import pkgutil
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import array_api_compat.cupy
@@ -10,10 +14,11 @@ import cupyx
 import cupyx.scipy.special
 import numpy as np
 
-from ..errors import DeviceError
-from .base import Backend, Namespace
+from ...errors import DeviceError
+from ..base import Backend, Namespace
+from .fused import bound
 
-__all__ = ["CupyBackend"]
+__all__ = ["CudaBackend"]
 
 
 def _scatter_add(array: Any, index: Any, values: Any) -> Any:
@@ -28,7 +33,7 @@ def _scatter_set(array: Any, index: Any, values: Any) -> Any:
     return array
 
 
-class CupyBackend(Backend):
+class CudaBackend(Backend):
     """Arrays on NVIDIA GPUs. Devices are "cuda" (the current one) and "cuda:N"."""
 
     name = "cuda"
@@ -37,6 +42,8 @@ class CupyBackend(Backend):
     def __init__(self) -> None:
         if not cupy.cuda.is_available():
             raise DeviceError("device 'cuda' needs an NVIDIA GPU and its driver; CuPy is installed but found neither")
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)]):  # those with fused ops register them
+            importlib.import_module(f"{__package__}.{module.name}")
         self.xp = Namespace(
             array_api_compat.cupy,
             scatter_add=_scatter_add,
@@ -68,6 +75,9 @@ class CupyBackend(Backend):
 
     def on(self, device: str | None) -> AbstractContextManager[Any]:
         return cupy.cuda.Device(self._number(device))
+
+    def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        return bound(name, plain)
 
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
