@@ -1,0 +1,93 @@
+// What the parts of the emulator know of each other: the kernels (through cuda.h), the runtime that runs them
+// (runtime.cpp) and the checker that watches their memory (checker.cpp). Only the kernels are compiled with the
+// compiler's instrumentation; the other two are ordinary C++.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace emulator {
+
+struct Place {  // a line of a kernel's source
+    const char* file;
+    int line;
+};
+
+struct Index {
+    unsigned x, y, z;
+};
+
+struct Extent {
+    unsigned x, y, z;
+};
+
+// What `threadIdx`, `blockIdx`, `blockDim` and `gridDim` are for the thread that runs now.
+struct Builtins {
+    Index thread, block;
+    Extent block_extent, grid_extent;
+};
+extern Builtins builtins;
+
+enum class Shuffle { exclusive_or, down, up, index };
+enum class Vote { ballot, any, all, none };  // `none` is __syncwarp
+enum class Count { nothing, threads, conjunction, disjunction };
+
+// ---- called by kernels -----------------------------------------------------------------------------------------
+int barrier(Count count, int predicate, Place place);
+uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t value, int argument, int width, Place place);
+unsigned vote(Vote kind, unsigned mask, int predicate, Place place);
+void fence();
+void atomic_access(void* address, size_t size, Place place);
+[[noreturn]] void trap(Place place);
+
+// ---- the runtime, for the checker ------------------------------------------------------------------------------
+struct Launch {
+    unsigned threads;        // in a block
+    uint64_t blocks;         // in the grid
+    uint64_t block;          // the one that runs now, counted from 0
+    unsigned thread;         // the one that runs now, counted from 0 in its block
+    bool in_kernel = false;  // false while the runtime itself runs
+};
+extern Launch launch;
+
+// Ends the launch with an error; `check` says which kind of check found it.
+[[noreturn]] void fail(const char* check, const std::string& message);
+std::string at(Place place);      // "at rows.cu:12"
+std::string at(const void* pc);   // "at {pc 0x1234}", an offset in the library that Python resolves
+std::string name_of_thread(uint64_t block, unsigned thread);
+bool on_stack(const void* address, size_t size);  // of the thread that runs now
+extern const bool checked;                         // whether the kernels carry the compiler's instrumentation
+
+// Where the `__shared__` variables of this library lie.
+struct Range {
+    char* begin;
+    char* end;
+    bool holds(const void* address, size_t size) const {
+        return address >= begin && static_cast<const char*>(address) + size <= end;
+    }
+};
+Range shared_memory();
+
+// ---- the checker, for the runtime ------------------------------------------------------------------------------
+struct Buffer {  // global memory that a launch may touch
+    char* begin;
+    uint64_t size;
+    int writable, initialised;
+};
+void check_launch(const Buffer* buffers, size_t count);
+void check_launch_end();
+void check_block();
+void check_barrier();
+void check_warp_barrier(unsigned warp, unsigned lanes);
+void check_fence();
+void check_atomic(void* address, size_t size, Place place);
+
+// ---- the kernels, for the runtime: made by export.h ------------------------------------------------------------
+struct Kernel {
+    std::string signature;                // a code for every parameter, joined by commas
+    void (*run)(void* const* arguments);  // one thread of the kernel
+};
+const Kernel& kernel(size_t number);
+
+}  // namespace emulator
