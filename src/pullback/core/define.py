@@ -14,6 +14,7 @@ Tensors.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import Parameter, Signature, signature
+from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 import numpy as np
@@ -36,6 +37,7 @@ def elementwise(
     domain: tuple[float, float] | Sequence[tuple[float, float]] = (-2.0, 2.0),
     samples: Samples | None = None,
     standard: bool = True,
+    fused: bool = False,
 ) -> Callable[[Body[P]], Callable[P, Tensor]]:
     """Define an op that works number by number, with broadcasting.
 
@@ -45,10 +47,13 @@ def elementwise(
         domain: Where samples are drawn, one interval for all inputs or one each.
         samples: Replaces the generated samples.
         standard: False when the body needs more than the array API standard.
+        fused: Makes the rule of an op of one input an op too, `<name>_slope`, which a backend may run in one kernel. It
+            is a composite: derivatives of every order go through the formula. The rule takes `xp` first.
     """
 
     def decorate(forward: Body[P]) -> Callable[P, Tensor]:
-        made = Op(forward, "elementwise", rules, rules, standard=standard)
+        slopes = [_slope(forward, rules[0], standard)] if fused and rules[0] else rules
+        made = Op(forward, "elementwise", slopes, slopes, standard=standard)
         made.samples = samples or partial(_elementwise_samples, len(made.inputs), domain)
         return _publish(made, door(made))
 
@@ -62,6 +67,7 @@ def op(
     jvp: Any = None,
     samples: Samples | None = None,
     kept: str | None = None,
+    first: Rule | None = None,
     view: bool = False,
     standard: bool = True,
     promotes: bool = False,
@@ -73,6 +79,7 @@ def op(
     jvp: Any = None,
     samples: Samples | None = None,
     kept: str | None = None,
+    first: Rule | None = None,
     view: bool = False,
     standard: bool = True,
     promotes: bool = False,
@@ -83,6 +90,7 @@ def op(
     jvp: Any = None,
     samples: Samples | None = None,
     kept: str | None = None,
+    first: Rule | None = None,
     view: bool = False,
     standard: bool = True,
     promotes: bool = False,
@@ -97,6 +105,7 @@ def op(
             transposed.
         samples: A function of a `numpy.random.Generator` that yields `Sample`s. Every differentiable op has it.
         kept: The name of an op of the first input whose value the body has anyway: the body returns (out, kept).
+        first: What is done to the cotangent once for all inputs; their VJP rules get its value as `g`.
         view: Whether the output may share the buffer of an input.
         standard: False when the body needs more than the array API standard.
         promotes: Whether integers beside floating-point inputs take their dtype, as in elementwise ops.
@@ -108,7 +117,7 @@ def op(
             pushes = (_linear_push(forward),)
         made = Op(
             forward, "op", rules, pushes,
-            outputs=outputs or (), kept=kept, is_view=view, standard=standard, samples=samples,
+            outputs=outputs or (), kept=kept, first=first, is_view=view, standard=standard, samples=samples,
             promotes=promotes,
         )  # fmt: skip
         return _publish(made, door(made))
@@ -142,6 +151,32 @@ def _publish(made: Op, call: Any) -> Any:
     made.call = call
     OPS[made.name] = made
     return call
+
+
+def _slope(forward: Any, rule: Any, standard: bool) -> Rule:
+    """Publish the rule of `forward` as the op `<name>_slope`, and give the rule that calls it."""
+    arguments, (_, g, value, *params) = signature(forward).parameters, signature(rule).parameters
+    name = f"{forward.__name__}_slope"
+    defaults = tuple(arguments[n].default for n in params)
+    body = FunctionType(rule.__code__, rule.__globals__, name, defaults, rule.__closure__)
+    kind, reads = Parameter.POSITIONAL_OR_KEYWORD, "argument" if value in arguments else "value"
+    inputs = [Parameter("xp", kind)] + [Parameter(n, kind, annotation=Array) for n in (g, value)]
+    body.__signature__ = Signature([*inputs, *(arguments[n] for n in params)])  # type: ignore[attr-defined]
+    body.__qualname__, body.__module__ = name, forward.__module__
+    body.__doc__ = f"`g` times the derivative of `{forward.__name__}` where its {reads} is `{value}`, elementwise."
+
+    def samples(rng: np.random.Generator) -> Iterator[Sample]:
+        for sample in all_samples(OPS[forward.__name__]):
+            yield Sample((rng.normal(size=sample.args[0].shape), *sample.args), sample.kwargs)
+
+    made = Op(body, "composite", samples=samples, standard=standard)
+    _publish(made, door(made))
+
+    def fused(xp: Any, *values: Any) -> Any:
+        return getattr(xp, name)(*values)
+
+    fused.__signature__, fused.op = signature(rule), name  # type: ignore[attr-defined]
+    return fused
 
 
 def _linear_push(forward: Any) -> Rule:

@@ -41,7 +41,7 @@ def door(op: Op) -> Callable[..., Any]:
 
 def _unary(op: Op) -> Callable[..., Any]:
     """The call of an op of one array and no parameters."""
-    forward = op.forward
+    bodies = op.bodies
     keep = op.keeper([True])
     keeps_out = op.saves == ["out"]
     recorded = op.differentiable
@@ -52,7 +52,7 @@ def _unary(op: Op) -> Callable[..., Any]:
         else:
             array, node = array_of(op, x, op.inputs[0]), None
         try:
-            data = forward(BACKENDS[array.__class__].xp, array)
+            data = bodies[array.__class__](array)
         except Exception as error:
             raise explained(op, (array,), error) from error
         out = new(Tensor)
@@ -72,7 +72,7 @@ def _unary(op: Op) -> Callable[..., Any]:
 
 def _binary(op: Op) -> Callable[..., Any]:
     """The call of an op of two arrays and no parameters; for elementwise ops, with broadcasting and promotion."""
-    forward = op.forward
+    bodies = op.bodies
     keep_x, keep_y, keep_both = op.keeper([True, False]), op.keeper([False, True]), op.keeper([True, True])
     recorded = op.differentiable
     broadcasts = op.kind == "elementwise"
@@ -87,21 +87,21 @@ def _binary(op: Op) -> Callable[..., Any]:
         else:
             b, n = operand(op, y, op.inputs[1]), None
         if a.__class__ is b.__class__ and a.__class__ not in WEAK and a.dtype == b.dtype:
-            backend = BACKENDS[a.__class__]
+            body = bodies[a.__class__]
             fits = not broadcasts or a.shape == b.shape
         elif (a.__class__ in WEAK) is not (b.__class__ in WEAK):
-            backend = BACKENDS[(b if a.__class__ in WEAK else a).__class__]
+            body = bodies[(b if a.__class__ in WEAK else a).__class__]
             fits = True  # a Python number takes the array's dtype, but a fraction beside integers needs another
             if recorded:
                 if a.__class__ is float and b.dtype in INTEGRAL:
-                    b = backend.xp.astype(b, default_dtype())
+                    b = BACKENDS[b.__class__].xp.astype(b, default_dtype())
                 elif b.__class__ is float and a.dtype in INTEGRAL:
-                    a = backend.xp.astype(a, default_dtype())
+                    a = BACKENDS[a.__class__].xp.astype(a, default_dtype())
         else:
-            (a, b), backend = together(op, (a, b), True)
-            fits = False
+            (a, b), kind = together(op, (a, b), True)
+            body, fits = bodies[kind], False
         try:
-            data = forward(backend.xp, a, b)
+            data = body(a, b)
         except Exception as error:
             raise explained(op, (a, b), error) from error
         out = new(Tensor)
@@ -122,7 +122,7 @@ def _binary(op: Op) -> Callable[..., Any]:
 
 def _ternary(op: Op) -> Callable[..., Any]:
     """The call of an op of three arrays and no parameters, without promotion; the last array may be None."""
-    forward = op.forward
+    bodies = op.bodies
     keepers = {tracked: op.keeper(tracked) for tracked in product((False, True), repeat=3)}
     recorded = op.differentiable
 
@@ -131,11 +131,12 @@ def _ternary(op: Op) -> Callable[..., Any]:
         b, n = (y.data, y.node) if y.__class__ is Tensor else (operand(op, y, op.inputs[1]), None)
         c, o = (z.data, z.node) if z.__class__ is Tensor else (operand(op, z, op.inputs[2]), None)
         if a.__class__ is b.__class__ and (c is None or a.__class__ is c.__class__) and a.__class__ not in WEAK:
-            backend = BACKENDS[a.__class__]
+            body = bodies[a.__class__]
         else:
-            (a, b, c), backend = together(op, (a, b, c), False)
+            (a, b, c), kind = together(op, (a, b, c), False)
+            body = bodies[kind]
         try:
-            data = forward(backend.xp, a, b, c)
+            data = body(a, b, c)
         except Exception as error:
             raise explained(op, (a, b, c), error) from error
         out = new(Tensor)
@@ -166,7 +167,7 @@ def _with_names(call: Any, op: Op) -> Any:
 
 def _single(op: Op) -> Callable[..., Any]:
     """The call of an op of one array, with parameters: they are bound only when the tape asks for them."""
-    forward = op.forward
+    bodies = op.bodies
     bind = _binder(op)
     record = _recorder(op)
     recorded = op.differentiable
@@ -182,7 +183,7 @@ def _single(op: Op) -> Callable[..., Any]:
         else:
             array, node = array_of(op, x, op.inputs[0]), None
         try:
-            value = forward(BACKENDS[array.__class__].xp, array, *args[1:], **kwargs)
+            value = bodies[array.__class__](array, *args[1:], **kwargs)
         except Exception as error:
             bind(args, kwargs)
             raise explained(op, (array,), error) from error
@@ -195,8 +196,7 @@ def _single(op: Op) -> Callable[..., Any]:
 
 def _general(op: Op) -> Callable[..., Any]:
     """The call of an op of a fixed number of arrays (some may be None), with parameters and any number of outputs."""
-    bind = _binder(op)
-    run = _runner(op)
+    bodies, bind, run = op.bodies, _binder(op), _runner(op)
     record = _recorder(op)
     names = [a.name for a in op.arguments]
     places = [names.index(name) for name in op.inputs]
@@ -224,13 +224,14 @@ def _general(op: Op) -> Callable[..., Any]:
                 mixed = mixed or kind is not None
                 kind = x.__class__
         if kind is not None and kind not in WEAK and not mixed:
-            backend = BACKENDS[kind]
+            body = bodies[kind]
         else:
-            arrays, backend = together(op, arrays, op.promotes)
+            arrays, kind = together(op, arrays, op.promotes)
+            body = bodies[kind]
             for place, array in zip(places, arrays, strict=True):
                 given[place] = array
         try:
-            value = run(backend.xp, given)
+            value = run(body, given)
         except Exception as error:
             raise explained(op, arrays, error) from error
         if any(nodes) and (on := recording()):
@@ -242,8 +243,7 @@ def _general(op: Op) -> Callable[..., Any]:
 
 def _sequence(op: Op) -> Callable[..., Any]:
     """The call of an op of a sequence of arrays, given as one list or as the last arguments."""
-    bind = _binder(op)
-    run = _runner(op)
+    bodies, bind, run = op.bodies, _binder(op), _runner(op)
     record = _recorder(op)
     names = [a.name for a in op.arguments]
     place = names.index(op.inputs[0])
@@ -258,10 +258,10 @@ def _sequence(op: Op) -> Callable[..., Any]:
         raw = [
             x.data if x.__class__ is Tensor else operand(op, x, f"{names[place]}[{i}]") for i, x in enumerate(inputs)
         ]
-        arrays, backend = together(op, raw, promotes=True)
+        arrays, kind = together(op, raw, promotes=True)
         given[place] = arrays
         try:
-            value = run(backend.xp, given)
+            value = run(bodies[kind], given)
         except Exception as error:
             raise explained(op, arrays, error) from error
         if op.differentiable and any(nodes) and (on := recording()):
@@ -326,18 +326,17 @@ def _binder(op: Op) -> Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]:
 
 
 def _runner(op: Op) -> Callable[[Any, list[Any]], Any]:
-    """The body as a function of the namespace and all arguments in order."""
-    forward = op.forward
+    """How a body is called with all arguments in order."""
     rest = [i for i, a in enumerate(op.arguments) if a.kind is Parameter.VAR_POSITIONAL]
     named = [a.name for a in op.arguments if a.kind is Parameter.KEYWORD_ONLY]
     size = len(op.arguments) - len(named)
     if rest:
-        return lambda xp, given: forward(
-            xp, *given[: rest[0]], *given[rest[0]], **dict(zip(named, given[size:], strict=True))
+        return lambda body, given: body(
+            *given[: rest[0]], *given[rest[0]], **dict(zip(named, given[size:], strict=True))
         )
     if named:
-        return lambda xp, given: forward(xp, *given[:size], **dict(zip(named, given[size:], strict=True)))
-    return lambda xp, given: forward(xp, *given)
+        return lambda body, given: body(*given[:size], **dict(zip(named, given[size:], strict=True)))
+    return lambda body, given: body(*given)
 
 
 def _recorder(op: Op) -> Callable[..., Any]:
@@ -397,8 +396,8 @@ def array_of(op: Op, x: Any, name: str) -> Any:
         raise type(error)(f"{op.name}: argument {name}: {error}") from error
 
 
-def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[Any], Backend]:
-    """Arrays that may meet in one op, and their backend.
+def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[Any], type]:
+    """Arrays that may meet in one op, and the class of one of them.
 
     One device is required. Python numbers stay weak beside an array and become arrays where none is, and in a sequence.
     For elementwise ops, integers and booleans beside floating-point arrays take their dtype; beside nothing but a
@@ -429,7 +428,7 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
                 else backend.xp.astype(a, kind)
                 for i, a in enumerate(arrays)
             ]
-    return arrays, backend
+    return arrays, present[0].__class__
 
 
 def _joint_dtype(floating: Sequence[Any]) -> Any:

@@ -63,12 +63,14 @@ class Op:
         pushes: One JVP rule per input; None where the JVP is the transposed VJP.
         outputs: Names of the outputs where there are several.
         gather: Makes a named tuple of the outputs (a plain one where their number is not fixed).
-        kept: The op of the first input, by name, that the body computes anyway; the body then returns (out, kept),
+        kept: The op of the first inputs, by name, that the body computes anyway; the body then returns (out, kept),
             where `kept` is that op's value, a tuple if it has several outputs. Parameters of one name are the same.
         is_view: Whether the output may share the buffer of an input.
         standard: Whether the body needs only the array API standard.
         promotes: Whether integers beside floating-point inputs take their dtype.
         samples: A generator of `Sample`s from a `numpy.random.Generator`.
+        first: What is done to the cotangent once, before the rules of all inputs, which see its value as `g`.
+        bodies: The body for each class of array, with the namespace bound, or what the backend runs instead of it.
         call: The public function.
     """
 
@@ -81,6 +83,7 @@ class Op:
         *,
         outputs: tuple[str, ...] = (),
         kept: str | None = None,
+        first: Rule | None = None,
         is_view: bool = False,
         standard: bool = True,
         samples: Callable[[Any], Any] | None = None,
@@ -88,7 +91,8 @@ class Op:
     ) -> None:
         self.name, self.forward, self.kind = forward.__name__, forward, kind
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
-        self.promotes = promotes or kind == "elementwise"
+        self.first, self.promotes = first, promotes or kind == "elementwise"
+        self.bodies = _Bodies(self)
         named = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
         kind_of_result: Any = namedtuple(f"{self.name}_result", outputs) if named else None
         self.gather: Callable[..., Any] = kind_of_result._make if named else tuple
@@ -111,12 +115,15 @@ class Op:
 
     def _lay_out(self) -> None:
         """Fix which values an equation keeps, in which order, and how each rule picks its own."""
-        known = [None, *self.inputs, "out", *self.params, "kept"]
+        known: list[Any] = [None, *self.inputs, "out", *self.params, "kept"]
         self._places = {name: (place, "") for place, name in enumerate(known)}
         for name in (*self.inputs, "out"):
             for what in ("shape", "dtype"):
                 self._places[f"{name}_{what}"] = (known.index(name), what)
-        wants = [[*_names(rule), *_names(push)] for rule, push in zip(self.rules, self.pushes, strict=True)]
+        wants = [
+            [*(_names(self.first) if rule else ()), *_names(rule), *_names(push)]
+            for rule, push in zip(self.rules, self.pushes, strict=True)
+        ]
         used = {name for want in wants for name in want} - {*_ENVIRONMENT, "t"}
         unknown = used - self._places.keys()
         if unknown:
@@ -125,6 +132,7 @@ class Op:
         self.extras = any(self._places[name][0] > known.index("out") for name in self.saves)
         self._users = {name: [i for i, want in enumerate(wants) if name in want] for name in self.saves}
         kind = _Every if self.sequence else tuple
+        self.bound_first = _bind(self.first, self.saves) if self.first else None
         self.bound_rules = kind(_bind(rule, self.saves) if rule else None for rule in self.rules)
         self.bound_pushes = kind(_bind(push, self.saves) if push else None for push in self.pushes)
 
@@ -142,6 +150,11 @@ class Op:
                 [fact(values[place], what, None) if what else values[place] for place, what in picks]
             )
         return itemgetter(*[place for place, _ in picks], *([0] if len(picks) == 1 else []))
+
+    def body_on(self, backend: Backend, ops: Any = None) -> Callable[..., Any]:
+        """What runs this op on raw arrays of `backend`; a composite runs over `ops`."""
+        xp = ops if self.kind == "composite" else backend.xp
+        return backend.fused(self.name, partial(self.forward, xp))
 
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join((*self.inputs, *self.params))})>"
@@ -163,6 +176,9 @@ def _bind(rule: Rule, saves: list[str]) -> BoundRule:
     form = [name if name in _ENVIRONMENT else "v" for name in names]
     a, b = (*places, 0, 0)[:2]
     match form:
+        case ["xp", "g", "v"] if hasattr(rule, "op"):  # a fused slope: the op itself is called
+            name = rule.op
+            return lambda xp, g, i, saved: getattr(xp, name)(g, saved[a])
         case ["g"]:
             return lambda xp, g, i, saved: rule(g)
         case ["g", "v"]:
@@ -192,6 +208,16 @@ class _Every(tuple[Any, ...]):
 
     def __getitem__(self, position: Any) -> Any:
         return tuple.__getitem__(self, 0)
+
+
+class _Bodies(dict[type, Callable[..., Any]]):
+    """Array class -> the body of `op` on the backend that owns it."""
+
+    def __init__(self, op: Op) -> None:
+        self._op = op
+
+    def __missing__(self, kind: type) -> Callable[..., Any]:
+        return self.setdefault(kind, self._op.body_on(BACKENDS[kind]))
 
 
 OPS: dict[str, Op] = {}
@@ -225,7 +251,7 @@ class ArrayOps:
             op = OPS[name]
         except KeyError:
             raise AttributeError(f"no op is called {name!r}") from None
-        run: Any = partial(op.forward, self if op.kind == "composite" else self.backend.xp)
+        run: Any = op.body_on(self.backend, self)
         function = (lambda *args, **kwargs: run(*args, **kwargs)[0]) if op.kept else run
         setattr(self, name, function)
         return function

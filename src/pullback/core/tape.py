@@ -246,6 +246,8 @@ def pull(
         elif g.__class__ is not kind:
             ops = _ops_of(g)
             kind = None if g.__class__ is Bundle else g.__class__  # the next bundle may live elsewhere
+        if op.bound_first is not None:
+            g = op.bound_first(ops, g, 0, saved)
         i = -1
         for n in parents:
             i += 1
@@ -347,17 +349,20 @@ def equation(op: Op, parents: tuple[Any, ...], saved: tuple[Any, ...], fit: Any)
 
 
 def _kept_tensors(e: Equation, value: Any) -> Any:
-    """The second part of a body's value on a line of the op that it is of.
+    """The second part of a body's value on a line of the op that it is of, at the first inputs of `e`.
 
     Parameters are those of `e` of the same name that its rules name, else that op's defaults.
     """
     op = OPS[e.op.kept]  # type: ignore[index]
-    given = {name: x for name, x in zip(e.op.saves, e.saved, strict=False) if name in e.op.params}
-    known = (
-        {a.name: a.default for a in op.arguments} | given | {"out": value, "out_shape": getattr(value, "shape", None)}
-    )
+    saved = dict(zip(e.op.saves, e.saved, strict=False))
+    known: dict[str, Any] = {a.name: a.default for a in op.arguments}
+    known |= {name: x for name, x in saved.items() if name in e.op.params}
+    for name, ours in zip(op.inputs, e.op.inputs, strict=False):
+        known |= {name: saved.get(ours), f"{name}_shape": getattr(saved.get(ours), "shape", None)}
+    known |= {"out": value, "out_shape": getattr(value, "shape", None)}
     specs = tuple((x.shape, x.dtype) for x in value) if op.outputs else (value.shape, value.dtype)
-    line = equation(op, e.parents[:1], tuple(known.get(name) for name in op.saves), (None, specs))
+    fit = (*(None for _ in op.inputs), specs)
+    line = equation(op, e.parents[: len(op.inputs)], tuple([known.get(name) for name in op.saves]), fit)
     return part_tensors(value, line) if op.outputs else TENSORS.wrap(value, line)
 
 
@@ -455,7 +460,10 @@ def transposed(e: Equation, i: int, t: Any, higher: bool) -> Any:
     zeros = [_zeros(like if higher else TENSORS.wrap(like, None), spec) for spec in specs]
     cotangents = tuple(TENSORS.wrap(zero.data, end) for zero, end in zip(zeros, ends, strict=True))
     with enable_recording():
-        back = rule(TENSORS, cotangents if op.outputs else cotangents[0], i, lift(e))
+        saved, g = lift(e), cotangents if op.outputs else cotangents[0]
+        if op.bound_first is not None:
+            g = op.bound_first(TENSORS, g, 0, saved)
+        back = rule(TENSORS, g, i, saved)
         if e.fit[i] is not None:
             back = fit_to(TENSORS, back, e.fit[i])
     found: dict[Any, Any] = {}

@@ -38,20 +38,22 @@ def step(xp: Any, x: Array) -> Any:
     return xp.astype(x > 0, x.dtype)
 
 
-@elementwise(lambda xp, g, out: xp.where(out > 0, g, 0.0), domain=(-4, 4))
+@elementwise(lambda xp, g, out: xp.where(out > 0, g, 0.0), domain=(-4, 4), fused=True)
 def relu(xp: Any, x: Array) -> Any:
     """`max(x, 0)`; the slope at 0 is 0."""
     return xp.maximum(x, 0)
 
 
-@elementwise(lambda xp, g, out: xp.where((out > 0) & (out < 6), g, 0.0), domain=(-4, 8))
+@elementwise(lambda xp, g, out: xp.where((out > 0) & (out < 6), g, 0.0), domain=(-4, 8), fused=True)
 def relu6(xp: Any, x: Array) -> Any:
     """`min(max(x, 0), 6)`; the slope at 0 and at 6 is 0."""
     return xp.minimum(xp.maximum(x, 0), 6)
 
 
 @elementwise(
-    lambda xp, g, out, negative_slope: xp.where(out > 0, g, negative_slope * g), samples=_with(negative_slope=0.2)
+    lambda xp, g, out, negative_slope: xp.where(out > 0, g, negative_slope * g),
+    samples=_with(negative_slope=0.2),
+    fused=True,
 )
 def leaky_relu(xp: Any, x: Array, negative_slope: float = 0.01) -> Any:
     """`x` where `x > 0`, else `negative_slope * x`; the slope at 0 is `negative_slope`.
@@ -66,7 +68,7 @@ def leaky_relu(xp: Any, x: Array, negative_slope: float = 0.01) -> Any:
     return (xp.maximum if negative_slope <= 1 else xp.minimum)(x, negative_slope * x)
 
 
-@elementwise(lambda xp, g, out: (1 / 6) * xp.where((out > 0) & (out < 1), g, 0.0), domain=(-5, 5))
+@elementwise(lambda xp, g, out: (1 / 6) * xp.where((out > 0) & (out < 1), g, 0.0), domain=(-5, 5), fused=True)
 def hardsigmoid(xp: Any, x: Array) -> Any:
     """`relu6(x + 3) / 6`; the slope at -3 and at 3 is 0."""
     return xp.minimum(xp.maximum(x + 3.0, 0.0), 6.0) / 6.0
@@ -76,7 +78,7 @@ def _hardswish_slope(xp: Any, x: Any) -> Any:
     return xp.where(xp.abs(x) < 3, x / 3.0 + 0.5, xp.astype(x >= 3, x.dtype))
 
 
-@elementwise(lambda xp, g, x: g * _hardswish_slope(xp, x), domain=(-5, 5))
+@elementwise(lambda xp, g, x: g * _hardswish_slope(xp, x), domain=(-5, 5), fused=True)
 def hardswish(xp: Any, x: Array) -> Any:
     """`x * relu6(x + 3) / 6`; the slope at -3 is 0, at 3 it is 1 (Howard et al. 2019, MobileNetV3)."""
     return x * xp.minimum(xp.maximum(x + 3.0, 0.0), 6.0) / 6.0
@@ -96,7 +98,7 @@ def _checked(alpha: float) -> float:
     return alpha
 
 
-@elementwise(lambda xp, g, out, alpha: xp.where(out > 0, g, g * (out + alpha)), samples=_with(alpha=1.5))
+@elementwise(lambda xp, g, out, alpha: xp.where(out > 0, g, g * (out + alpha)), samples=_with(alpha=1.5), fused=True)
 def elu(xp: Any, x: Array, alpha: float = 1.0) -> Any:
     """`x` where `x > 0`, else `alpha * (exp(x) - 1)`; the slope at 0 is `alpha` (Clevert et al. 2016).
 
@@ -106,7 +108,7 @@ def elu(xp: Any, x: Array, alpha: float = 1.0) -> Any:
     return xp.maximum(x, 0.0) - _checked(alpha) * _decay(xp, x)
 
 
-@elementwise(lambda xp, g, out, alpha: g * (xp.minimum(out, 0.0) / alpha + 1.0), samples=_with(alpha=0.5))
+@elementwise(lambda xp, g, out, alpha: g * (xp.minimum(out, 0.0) / alpha + 1.0), samples=_with(alpha=0.5), fused=True)
 def celu(xp: Any, x: Array, alpha: float = 1.0) -> Any:
     """`x` where `x > 0`, else `alpha * (exp(x / alpha) - 1)`, which is smooth at 0 (Barron 2017).
 
@@ -120,7 +122,9 @@ _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer e
 
 
 @elementwise(
-    lambda xp, g, out: xp.where(out > 0, _SELU_SCALE * g, g * (out + _SELU_SCALE * _SELU_ALPHA)), domain=(-4, 4)
+    lambda xp, g, out: xp.where(out > 0, _SELU_SCALE * g, g * (out + _SELU_SCALE * _SELU_ALPHA)),
+    domain=(-4, 4),
+    fused=True,
 )
 def selu(xp: Any, x: Array) -> Any:
     """`scale * elu(x, alpha)` with the constants that keep mean 0 and variance 1 (Klambauer et al. 2017).
@@ -145,7 +149,7 @@ def _gelu_slope(xp: Any, g: Any, x: Any, approximate: str) -> Any:
     return g * (0.5 * (1.0 + t) + bend + (3.0 * _CUBE) * bend * x * x)
 
 
-@elementwise(_gelu_slope, samples=_with(approximate="tanh"), standard=False)
+@elementwise(_gelu_slope, samples=_with(approximate="tanh"), standard=False, fused=True)
 def gelu(xp: Any, x: Array, approximate: Literal["none", "tanh"] = "none") -> Any:
     """`x` times the normal distribution function at `x` (Hendrycks and Gimpel 2016).
 
@@ -166,7 +170,7 @@ def _silu_slope(xp: Any, x: Any) -> Any:
     return gate * (1.0 + x * (1.0 - gate))
 
 
-@elementwise(lambda xp, g, x: g * _silu_slope(xp, x), domain=(-6, 6))
+@elementwise(lambda xp, g, x: g * _silu_slope(xp, x), domain=(-6, 6), fused=True)
 def silu(xp: Any, x: Array) -> Any:
     """`x * sigmoid(x)`, also called swish (Elfwing et al. 2017)."""
     return x * logistic(xp, x)
@@ -177,19 +181,19 @@ def _mish_slope(xp: Any, x: Any) -> Any:
     return gate + x * xp.sigmoid(x) * (1.0 - gate * gate)
 
 
-@elementwise(lambda xp, g, x: g * _mish_slope(xp, x), domain=(-6, 6))
+@elementwise(lambda xp, g, x: g * _mish_slope(xp, x), domain=(-6, 6), fused=True)
 def mish(xp: Any, x: Array) -> Any:
     """`x * tanh(softplus(x))` (Misra 2019)."""
     return x * xp.tanh(log_one_plus_exp(xp, x))
 
 
-@elementwise(lambda xp, g, out: g * xp.square(1.0 - xp.abs(out)), domain=(-4, 4))
+@elementwise(lambda xp, g, out: g * xp.square(1.0 - xp.abs(out)), domain=(-4, 4), fused=True)
 def softsign(xp: Any, x: Array) -> Any:
     """`x / (1 + |x|)`."""
     return x / (1.0 + xp.abs(x))
 
 
-@elementwise(lambda xp, g, x: g * xp.square(xp.tanh(x)), domain=(-4, 4))
+@elementwise(lambda xp, g, x: g * xp.square(xp.tanh(x)), domain=(-4, 4), fused=True)
 def tanhshrink(xp: Any, x: Array) -> Any:
     """`x - tanh(x)`."""
     return x - xp.tanh(x)

@@ -95,9 +95,19 @@ def _linear_samples(rng: Any) -> Any:
     yield Sample((rng.normal(size=(2, 3)), rng.normal(size=(3, 4))))
 
 
+def pull_inputs(xp: Any, g: Any, w: Any) -> Any:
+    """The cotangent of `x` in `x @ w` for a matrix `w`."""
+    return g @ w.mT if g.ndim == 2 else xp.linear(g, w.mT)
+
+
+def pull_weights(xp: Any, g: Any, x: Any) -> Any:
+    """The cotangent of the matrix `w` in `x @ w`."""
+    return x.mT @ g if x.ndim == 2 else _pull_right(xp, g, x, (x.shape[-1], g.shape[-1]))
+
+
 @op(
-    lambda xp, g, w: g @ w.mT if g.ndim == 2 else xp.linear(g, w.mT),
-    lambda xp, g, x: x.mT @ g if x.ndim == 2 else _pull_right(xp, g, x, (x.shape[-1], g.shape[-1])),
+    pull_inputs,
+    pull_weights,
     lambda xp, g: xp.sum(g, axis=tuple(range(g.ndim - 1))) if g.ndim != 2 else xp.sum(g, axis=0),
     jvp=(lambda t, w: t @ w, lambda x, t: x @ t, lambda xp, t, x: xp.broadcast_to(t, (*x.shape[:-1], *t.shape))),
     samples=_linear_samples,

@@ -68,19 +68,19 @@ def one_minus_exp(xp: Any, x: Any) -> Any:
     return (t + t) / (1.0 + t)
 
 
-@elementwise(lambda g, out: g * (out * (1.0 - out)), domain=(-6, 6))
+@elementwise(lambda xp, g, out: g * (out * (1.0 - out)), domain=(-6, 6), fused=True)
 def sigmoid(xp: Any, x: Array) -> Any:
     """The logistic function `1 / (1 + exp(-x))`, without overflow."""
     return logistic(xp, x)
 
 
-@elementwise(lambda xp, g, out: g * one_minus_exp(xp, out), domain=(-6, 6))
+@elementwise(lambda xp, g, out: g * one_minus_exp(xp, out), domain=(-6, 6), fused=True)
 def softplus(xp: Any, x: Array) -> Any:
     """`ln(1 + exp(x))`, without overflow; its slope is the logistic function."""
     return log_one_plus_exp(xp, x)
 
 
-@elementwise(lambda xp, g, out: g * one_minus_exp(xp, -out), domain=(-6, 6))
+@elementwise(lambda xp, g, out: g * one_minus_exp(xp, -out), domain=(-6, 6), fused=True)
 def logsigmoid(xp: Any, x: Array) -> Any:
     """`ln(sigmoid(x)) = -softplus(-x)`, without overflow."""
     return -log_one_plus_exp(xp, -1.0 * x)
