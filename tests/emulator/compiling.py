@@ -7,20 +7,27 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "kernels"
 
-INSTRUMENTATION = ["-fsanitize=thread,bounds,shift,integer-divide-by-zero,signed-integer-overflow"]
+RUNTIME = ("runtime.cpp", "checker.cpp", "sanitizer.cpp")
 COMMON_FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-w"]
 KERNEL_FLAGS = [
     *COMMON_FLAGS,
-    "-x", "c++", "-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off",
+    "-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off",
     "-ftrivial-auto-var-init=pattern",  # a local variable that is read before it is written is never zero by luck
     "-fno-ipa-reference", "-fno-ipa-modref", "-fno-ipa-pure-const",  # shared memory changes across a barrier
 ]  # fmt: skip
+PLAIN_FLAGS = ["-O2", "-g1"]
+CHECKED_FLAGS = [
+    "-O1", "-g",
+    "-fsanitize=thread,bounds,bounds-strict,shift,integer-divide-by-zero,signed-integer-overflow",
+]  # fmt: skip
+KEPT_DAYS = 30
 
 
 class CompileError(Exception):
@@ -43,59 +50,56 @@ def library(source: str | Path, expressions: Sequence[str], checked: bool) -> Pa
         expressions: NVRTC name expressions, one kernel each.
         checked: with the instrumentation that finds errors of memory, races and undefined arithmetic.
     """
-    if "\n" in str(source):
-        path, text = Path("source.cu"), str(source)
-    else:
-        path = KERNELS / source
-        text = path.read_text()
+    inline = "\n" in str(source)
+    path = Path("source.cu") if inline else KERNELS / source
+    text = str(source) if inline else path.read_text()
+    folders = [path.resolve().parent, KERNELS]
     exports = "".join(f"    EXPORT({expression})\n" for expression in expressions)
     unit = (
-        f'#line 1 "{path}"\n{text}\n#include "export.h"\n'
+        f'#include "{path.name}"\n#include "export.h"\n'
         f"namespace emulator {{\nextern const bool checked = {str(checked).lower()};\n"
         f"static const Kernel kernels[] = {{\n{exports}}};\n"
         "const Kernel& kernel(size_t number) { return kernels[number]; }\n}\n"
     )
-    folders = [path.resolve().parent, KERNELS]
-    flags = [*KERNEL_FLAGS, *(["-O1", "-g", *INSTRUMENTATION] if checked else ["-O2", "-g1"])]
+    flags = [*KERNEL_FLAGS, *(CHECKED_FLAGS if checked else PLAIN_FLAGS)]
     headers = [(HERE / name).read_text() for name in ("cuda.h", "runtime.h", "export.h")]
-    key = digest(unit, *flags, *headers, *(file.read_text() for file in included(text, folders)), *runtime_texts())
-    built = cache() / f"{path.stem}-{key}.so"
+    contents = [file.read_text() for file in included(text, folders)]
+    built = entry(f"{path.stem}-{digest(text, unit, *flags, *headers, *contents, *runtime_texts())}") / "kernels.so"
     with locked(built):
         if not built.exists():
-            compile_library(unit, flags, folders, built)
+            (built.parent / path.name).write_text(text)  # for its name in messages
+            (built.parent / "unit.cpp").write_text(unit)
+            includes = [f"-I{folder}" for folder in (*folders, HERE)]
+            objects = [runtime_object(name) for name in RUNTIME]
+            compile_(
+                ["-include", "cuda.h", *flags, *includes, "-c", str(built.parent / "unit.cpp")], built.with_suffix(".o")
+            )
+            compile_(["-shared", "-Wl,-Bsymbolic", str(built.with_suffix(".o")), *map(str, objects), "-ldl"], built)
+            built.with_suffix(".o").unlink()
     return built
 
 
-def compile_library(unit: str, flags: Sequence[str], folders: Sequence[Path], built: Path) -> None:
-    """Compiles one translation unit and links it with the runtime, into place at the end."""
-    runtime = [runtime_object(name) for name in ("runtime.cpp", "checker.cpp")]
-    includes = [f"-I{folder}" for folder in (*folders, HERE)]
-    object_file = built.with_suffix(".o")
-    run(["g++", *flags, *includes, "-include", "cuda.h", "-c", "-", "-o", str(object_file)], unit)
-    run(["g++", "-shared", "-Wl,-Bsymbolic", "-o", f"{built}.new", str(object_file), *map(str, runtime), "-ldl"])
-    object_file.unlink()
-    Path(f"{built}.new").replace(built)
-
-
 def runtime_texts() -> list[str]:
-    return [(HERE / name).read_text() for name in ("runtime.h", "runtime.cpp", "checker.cpp")]
+    return [(HERE / name).read_text() for name in ("runtime.h", "checker.h", *RUNTIME)]
 
 
 def runtime_object(name: str) -> Path:
     """The runtime itself, compiled without instrumentation; once for all libraries."""
     flags = [*COMMON_FLAGS, "-O2"]
-    built = cache() / f"{Path(name).stem}-{digest(*runtime_texts(), *flags)}.o"
+    built = entry(f"runtime-{digest(*runtime_texts(), *flags)}") / f"{Path(name).stem}.o"
     with locked(built):
         if not built.exists():
-            run(["g++", *flags, "-c", str(HERE / name), "-o", f"{built}.new"])
-            Path(f"{built}.new").replace(built)
+            compile_([*flags, "-c", str(HERE / name)], built)
     return built
 
 
-def run(command: list[str], text: str | None = None) -> None:
-    finished = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+def compile_(arguments: Sequence[str], output: Path) -> None:
+    """Runs g++; the output appears when it is complete."""
+    command = ["g++", *arguments, "-o", f"{output}.new"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
-        raise CompileError(f"{command[0]} failed:\n{finished.stderr[:6000]}")
+        raise CompileError(f"g++ failed:\n{finished.stderr[:6000]}")
+    Path(f"{output}.new").replace(output)
 
 
 def included(text: str, folders: Sequence[Path]) -> list[Path]:
@@ -111,11 +115,17 @@ def included(text: str, folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def cache() -> Path:
-    """Where compiled kernels are kept: XDG_CACHE_HOME, else ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "pullback-tests" / "emulator"
-    folder.mkdir(parents=True, exist_ok=True)
+def entry(name: str) -> Path:
+    """A folder of the cache, which is in XDG_CACHE_HOME, else ~/.cache; those not used for long are removed."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pullback-tests" / "emulator"
+    folder = cache / name
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        for old in cache.iterdir():
+            if time.time() - old.stat().st_mtime > KEPT_DAYS * 86400:
+                shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    os.utime(folder)
     return folder
 
 

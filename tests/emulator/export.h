@@ -34,8 +34,9 @@ template <class T> std::string code() {
     }
 }
 
+// Not itself watched: the arguments are the host's.
 template <class... Parameters, size_t... numbers>
-void call(void (*function)(Parameters...), void* const* arguments, std::index_sequence<numbers...>) {
+__attribute__((no_sanitize("thread"))) void call(void (*function)(Parameters...), void* const* arguments, std::index_sequence<numbers...>) {
     function(*static_cast<std::remove_cv_t<Parameters>*>(arguments[numbers])...);
 }
 
@@ -46,12 +47,13 @@ template <class... Parameters> std::string signature(void (*)(Parameters...)) {
 }
 
 template <class... Parameters>
-void run(void (*function)(Parameters...), void* const* arguments) {
+__attribute__((no_sanitize("thread"))) void run(void (*function)(Parameters...), void* const* arguments) {
     call(function, arguments, std::index_sequence_for<Parameters...>{});
 }
 
 template <auto function> Kernel exported() {
-    return {signature(function), [](void* const* arguments) { run(function, arguments); }};
+    return {signature(function), [](void* const* arguments)
+                                     __attribute__((no_sanitize("thread"))) { run(function, arguments); }};
 }
 
 // A variable in shared memory, so that every library has some and the runtime finds where it lies.

@@ -26,10 +26,6 @@ char* anchor();
 
 namespace {
 
-constexpr size_t stack_bytes = 64 << 10;
-constexpr unsigned warp_size = 32;
-constexpr unsigned most_threads = 1024;
-
 enum class State { ready, at_barrier, in_collective, returned };
 enum class Operation { shuffle, ballot, any, all, syncwarp };
 
@@ -74,12 +70,13 @@ void life_of_fiber() {
 void resume(Fiber& fiber) {
     current = &fiber;
     launch.thread = static_cast<unsigned>(&fiber - fibers);
+    launch.stack = stacks + launch.thread * stack_bytes;
     builtins.thread = fiber.index;
     if (_setjmp(scheduler)) return;
     if (fiber.started) _longjmp(fiber.context, 1);
     fiber.started = true;
     getcontext(&first_context);
-    first_context.uc_stack.ss_sp = stacks + launch.thread * stack_bytes;
+    first_context.uc_stack.ss_sp = launch.stack;
     first_context.uc_stack.ss_size = stack_bytes;
     first_context.uc_link = nullptr;
     makecontext(&first_context, life_of_fiber, 0);
@@ -180,6 +177,39 @@ uint64_t collective(Operation operation, unsigned mask, uint64_t value, unsigned
     return current->result;
 }
 
+// Segments of the loaded library ------------------------------------------------------------------------------------
+
+struct Search {
+    const void* address;
+    unsigned type, without;
+    Range found;
+};
+
+// The segment that holds an address: of some type and without some flags.
+Range segment_around(const void* address, unsigned type, unsigned without) {
+    Search search = {address, type, without, {}};
+    dl_iterate_phdr(
+        [](dl_phdr_info* library, size_t, void* argument) {
+            auto& search = *static_cast<Search*>(argument);
+            for (int i = 0; i < library->dlpi_phnum; ++i) {
+                const auto& segment = library->dlpi_phdr[i];
+                if (segment.p_type != search.type || segment.p_flags & search.without) continue;
+                char* begin = search.type == PT_TLS ? static_cast<char*>(library->dlpi_tls_data)
+                                                    : reinterpret_cast<char*>(library->dlpi_addr + segment.p_vaddr);
+                const Range range = {begin, begin + segment.p_memsz};
+                if (begin && range.holds(search.address, 1)) search.found = range;
+            }
+            return 0;
+        },
+        &search);
+    return search.found;
+}
+
+bool in_this_library(const void* address) {
+    Dl_info theirs = {}, ours = {};
+    return dladdr(address, &theirs) && dladdr(&launch, &ours) && theirs.dli_fbase == ours.dli_fbase;
+}
+
 // Blocks ----------------------------------------------------------------------------------------------------------
 
 void release_barrier() {
@@ -196,7 +226,7 @@ void release_barrier() {
     }
     for (unsigned thread = 0; thread < launch.threads; ++thread) fibers[thread].result = agreeing;
     waiting = 0;
-    if (checked) check_barrier();
+    if (checked) check_block_barrier();
 }
 
 void start_block(uint64_t block) {
@@ -348,28 +378,13 @@ void fail(const char* check, const std::string& message) {
     _longjmp(scheduler, 1);
 }
 
-bool on_stack(const void* address, size_t size) {
-    const char* bottom = stacks + launch.thread * stack_bytes;
-    return address >= bottom && static_cast<const char*>(address) + size <= bottom + stack_bytes;
+Range shared_memory() {
+    static const Range range = segment_around(anchor(), PT_TLS, 0);
+    return range;
 }
 
-Range shared_memory() {
-    static Range range = {};
-    if (range.begin) return range;
-    char* const inside = anchor();
-    dl_iterate_phdr(
-        [](dl_phdr_info* library, size_t, void* inside) {
-            for (int i = 0; i < library->dlpi_phnum; ++i) {
-                const auto& segment = library->dlpi_phdr[i];
-                if (segment.p_type != PT_TLS || !library->dlpi_tls_data) continue;
-                const Range found = {static_cast<char*>(library->dlpi_tls_data),
-                                     static_cast<char*>(library->dlpi_tls_data) + segment.p_memsz};
-                if (found.holds(inside, 1)) range = found;
-            }
-            return 0;
-        },
-        inside);
-    return range;
+bool is_constant(const void* address, size_t size) {
+    return segment_around(address, PT_LOAD, PF_W).holds(address, size) && in_this_library(address);
 }
 
 int barrier(Count count, int predicate, Place place) {
@@ -414,7 +429,7 @@ void fence() {
     launch.in_kernel = true;
 }
 
-void atomic_access(void* address, size_t size, Place place) {
+void atomic_access(const void* address, size_t size, Place place) {
     if (!checked) return;
     launch.in_kernel = false;
     check_atomic(address, size, place);

@@ -38,7 +38,7 @@ int barrier(Count count, int predicate, Place place);
 uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t value, int argument, int width, Place place);
 unsigned vote(Vote kind, unsigned mask, int predicate, Place place);
 void fence();
-void atomic_access(void* address, size_t size, Place place);
+void atomic_access(const void* address, size_t size, Place place);
 [[noreturn]] void trap(Place place);
 
 // ---- the runtime, for the checker ------------------------------------------------------------------------------
@@ -47,19 +47,21 @@ struct Launch {
     uint64_t blocks;         // in the grid
     uint64_t block;          // the one that runs now, counted from 0
     unsigned thread;         // the one that runs now, counted from 0 in its block
+    char* stack;             // of that thread
     bool in_kernel = false;  // false while the runtime itself runs
 };
 extern Launch launch;
+constexpr size_t stack_bytes = 64 << 10;
+constexpr unsigned warp_size = 32;
+constexpr unsigned most_threads = 1024;
 
 // Ends the launch with an error; `check` says which kind of check found it.
 [[noreturn]] void fail(const char* check, const std::string& message);
 std::string at(Place place);      // "at rows.cu:12"
 std::string at(const void* pc);   // "at {pc 0x1234}", an offset in the library that Python resolves
 std::string name_of_thread(uint64_t block, unsigned thread);
-bool on_stack(const void* address, size_t size);  // of the thread that runs now
-extern const bool checked;                         // whether the kernels carry the compiler's instrumentation
+extern const bool checked;  // whether the kernels carry the compiler's instrumentation
 
-// Where the `__shared__` variables of this library lie.
 struct Range {
     char* begin;
     char* end;
@@ -67,7 +69,8 @@ struct Range {
         return address >= begin && static_cast<const char*>(address) + size <= end;
     }
 };
-Range shared_memory();
+Range shared_memory();  // where the `__shared__` variables of this library lie
+bool is_constant(const void* address, size_t size);  // in this library's read-only data
 
 // ---- the checker, for the runtime ------------------------------------------------------------------------------
 struct Buffer {  // global memory that a launch may touch
@@ -78,10 +81,10 @@ struct Buffer {  // global memory that a launch may touch
 void check_launch(const Buffer* buffers, size_t count);
 void check_launch_end();
 void check_block();
-void check_barrier();
+void check_block_barrier();
 void check_warp_barrier(unsigned warp, unsigned lanes);
 void check_fence();
-void check_atomic(void* address, size_t size, Place place);
+void check_atomic(const void* address, size_t size, Place place);
 
 // ---- the kernels, for the runtime: made by export.h ------------------------------------------------------------
 struct Kernel {
