@@ -65,5 +65,9 @@ def assert_near(found: np.ndarray, expected: Any, name: str, of: str = "") -> No
     allowed = TYPES[name][2]
     finite = np.abs(expected[np.isfinite(expected)])
     np.testing.assert_allclose(
-        found.astype(np.float64), expected, rtol=allowed, atol=allowed * finite.max(initial=0.0) + 1e-300, err_msg=of
+        found.astype(np.float64),
+        expected,
+        rtol=allowed,
+        atol=allowed * finite.max(initial=0.0) + allowed * 1e-4,
+        err_msg=of,
     )
