@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import DeviceError
 from .base import Backend, Namespace
 from .numpy_choice import where
+from .numpy_fused import fused
 from .numpy_updates import update_adam, update_sgd
 
 __all__ = ["NumpyBackend"]
@@ -124,6 +125,7 @@ class NumpyBackend(Backend):
     array_types = (np.ndarray, np.generic)
     update_sgd = staticmethod(update_sgd)
     update_adam = staticmethod(update_adam)
+    fused = staticmethod(fused)
 
     def __init__(self) -> None:
         self.xp = Namespace(

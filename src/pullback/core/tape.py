@@ -125,20 +125,20 @@ class Bundle(tuple):  # type: ignore[type-arg]
 
 def tape_of(nodes: Iterable[Any], ends: Iterable[Any] = (), since: int = 0) -> list[Equation]:
     """The equations that ran after `since` and that `nodes` depend on, oldest first; leaves and `ends` are left out."""
-    seen = set(ends)
-    stack, tape = list(nodes), []
-    while stack:
-        node = stack.pop()
-        if node is None or node.seq <= since or node in seen:
-            continue
-        seen.add(node)
-        tape.append(node)
-        if node.parents is None:
-            raise TapeError(
-                f"{node.op.name} was already pulled and its tape freed; "
-                "call backward(retain=True) the first time to pull a tape twice"
-            )
-        stack += node.parents
+    seen, tape = set(ends), []
+    pending: list[Any] = [nodes]
+    for parents in pending:  # it grows while it is read
+        for node in parents:
+            if node is None or node.seq <= since or node in seen:
+                continue
+            if node.parents is None:
+                raise TapeError(
+                    f"{node.op.name} was already pulled and its tape freed; "
+                    "call backward(retain=True) the first time to pull a tape twice"
+                )
+            seen.add(node)
+            tape.append(node)
+            pending.append(node.parents)
     tape.sort(key=attrgetter("seq"))
     return tape
 
@@ -351,9 +351,12 @@ def equation(op: Op, parents: tuple[Any, ...], saved: tuple[Any, ...], fit: Any)
 def _kept_tensors(e: Equation, value: Any) -> Any:
     """The second part of a body's value on a line of the op that it is of, at the first inputs of `e`.
 
-    Parameters are those of `e` of the same name that its rules name, else that op's defaults.
+    Parameters are those of `e` of the same name that its rules name, else that op's defaults. It is None where a kernel
+    kept nothing.
     """
     op = OPS[e.op.kept]  # type: ignore[index]
+    if value is None or not op.differentiable:
+        return value if value is None else TENSORS.wrap(value, None)
     saved = dict(zip(e.op.saves, e.saved, strict=False))
     known: dict[str, Any] = {a.name: a.default for a in op.arguments}
     known |= {name: x for name, x in saved.items() if name in e.op.params}
