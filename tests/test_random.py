@@ -231,7 +231,7 @@ def test_dropout_keeps_the_mean_and_the_dtype(dtype):
 def test_the_gradient_of_dropout_is_its_mask_and_one_array_is_kept():
     x = pb.tensor(np.arange(1.0, 101.0), requires_grad=True)
     out = pb.dropout(x, 0.5, Generator(2))
-    assert [x.shape for x in out.node.saved if x is not None] == [(100,)]
+    assert [x.shape for x in out.node.saved if hasattr(x, "shape")] == [(100,)]
     mask = out.numpy() / x.numpy()
     out.backward(np.full(100, 3.0))
     np.testing.assert_array_equal(x.grad.numpy(), 3 * mask)

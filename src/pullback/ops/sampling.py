@@ -2,27 +2,28 @@
 
 The bits are those of Philox 4x64-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011):
 block `position` of a stream is a function of (key, position) alone, four words of 64 bits, so a stream can be taken up
-anywhere, and a device can compute its numbers by itself. Each draw starts at a fresh block. Numbers are drawn on the
-host and moved to the device asked for.
+anywhere. Each draw starts at a fresh block. Numbers are drawn on the host and moved to the device asked for, but the
+masks of dropout, of Philox 4x32-10 (see `backends.philox`), are computed where they are used.
 """
 
 from collections.abc import Sequence
 from math import prod
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, is_floating
-from ..core.define import Array, Sample, composite
+from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, is_floating, philox
+from ..core.define import Array, Sample, composite, op
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, DtypeError
-from ..shapes import Shape
 from .creation import as_leaf, checked_shape
 
-__all__ = ["dropout"]
+__all__ = ["dropout", "dropout_mask", "keyed_dropout"]
 
 _ALGORITHM = "philox4x64-10"
 _Lengths = int | Sequence[int]
+_taking_a_step = Lock()
 
 
 class Generator:
@@ -190,13 +191,15 @@ class Generator:
         draw = _Draw("permutation", n, "int64", device)
         return draw.of(np.argsort(self._words64(draw.size), stable=True))
 
-    def scaled_mask(self, shape: Shape, rate: float, dtype: np.dtype) -> np.ndarray:
-        """0 with probability `rate`, else 1 / (1 - rate), in host memory."""
-        if rate == 1:
-            return np.zeros(shape, dtype)
-        mask = self._chosen(1.0 - rate, prod(shape)).reshape(shape).astype(dtype)
-        mask *= dtype.type(1.0 / (1.0 - rate))
-        return mask
+    def take_step(self) -> tuple[int, int]:
+        """(key, step), whole numbers of 64 bits, that no call gave before: a mask is a function of them.
+
+        They are the first word of the key and the position; the stream moves on by a block.
+        """
+        with _taking_a_step:
+            position = self.get_state()["position"]
+            self._bits.random_raw(4, False)
+        return self._key[0], position % 2**64
 
 
 def _fractions(words: np.ndarray) -> np.ndarray:
@@ -250,6 +253,56 @@ def _generator(given: Generator | int | None) -> Generator:
     return given if isinstance(given, Generator) else Generator(given)
 
 
+def _mask(x: Any, rate: float, key: int, step: int) -> Any:
+    """What dropout multiplies a raw array by: drawn on the host, moved to where the array is."""
+    _check_probability("rate", rate)
+    if not (0 <= key < 2**64 and 0 <= step < 2**64):
+        raise ArgumentError(f"key and step are whole numbers of 64 bits; got {key!r} and {step!r}")
+    if not is_floating(x.dtype):
+        raise DtypeError(f"x holds {x.dtype}; convert it with .astype('float32')")
+    dtype, backend = canonical_dtype(x.dtype), BACKENDS[x.__class__]
+    kept = philox.kept(key, step, prod(x.shape), philox.threshold_of(rate))
+    mask = kept.reshape(x.shape).astype(dtype)
+    mask *= philox.scale_of(rate, dtype)
+    return backend.asarray(mask, device=backend.device_of(x))
+
+
+def _mask_samples(rng: Any) -> Any:
+    yield Sample((rng.normal(size=(3, 4)), 0.5, 1, 2))
+    yield Sample((rng.normal(size=7), 0.25, 2**64 - 1, 2**63))
+    yield Sample((rng.normal(size=2), 1.0, 0, 0))
+
+
+@op(None, samples=_mask_samples)
+def dropout_mask(xp: Any, x: Array, rate: float, key: int, step: int) -> Any:
+    """What `keyed_dropout` multiplies `x` by, in its shape and dtype: 0 with probability `rate`, else `1 / (1 - rate)`.
+
+    Only the shape and the dtype of `x` are looked at. Arguments are those of `keyed_dropout`.
+    """
+    return _mask(x, rate, key, step)
+
+
+@op(
+    lambda xp, g, kept, rate, key, step: xp.keyed_dropout(g, rate, key, step) if kept is None else g * kept,
+    jvp=lambda xp, t, kept, rate, key, step: xp.keyed_dropout(t, rate, key, step) if kept is None else t * kept,
+    kept="dropout_mask",
+    samples=_mask_samples,
+)
+def keyed_dropout(xp: Any, x: Array, rate: float, key: int, step: int) -> Any:
+    """`x` times the mask of a step: 0 with probability `rate`, rounded to a multiple of 2^-16, else `1 / (1 - rate)`.
+
+    The mask is a function of (key, step) and of the number of elements, the same in every dtype and on every device;
+    see `backends.philox`. The tape keeps it, unless a kernel computes it anew when it is needed.
+
+    Args:
+        x: Floating-point numbers.
+        rate: From 0 to 1.
+        key, step: Whole numbers of 64 bits. `dropout` takes them from a generator.
+    """
+    mask = _mask(x, rate, key, step)
+    return x * mask, mask
+
+
 def _dropout_samples(rng: Any) -> Any:
     yield Sample((rng.normal(size=(3, 4)), 0.5), {"generator": 1})
     yield Sample((rng.normal(size=7), 0.25), {"generator": 2})
@@ -267,17 +320,13 @@ def dropout(xp: Any, x: Array, rate: float, generator: Generator | int | None = 
         generator: What the mask is drawn from: a Generator, None for the default one of the process, or an int for
             `Generator(int)`, which gives the same mask at every call.
 
-    It is one product with a mask of 0 and `1 / (1 - rate)`, which the tape keeps. Source: Srivastava et al., "Dropout:
-    a simple way to prevent neural networks from overfitting" (2014), in the form that leaves evaluation alone.
+    It is one product with a mask of 0 and `1 / (1 - rate)`, drawn with a chance of a multiple of 2^-16 (see
+    `keyed_dropout`). Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting"
+    (2014), in the form that leaves evaluation alone.
     """
     _check_probability("dropout: rate", rate)
     if not hasattr(x, "dtype"):
         x = asarray(x)
-    array = x.data if isinstance(x, Tensor) else x
-    if not is_floating(array.dtype):
-        raise DtypeError(f"dropout: x holds {array.dtype}; convert it with .astype('float32')")
-    if rate == 0:
-        return x
-    backend = BACKENDS[array.__class__]
-    mask = _generator(generator).scaled_mask(tuple(array.shape), rate, canonical_dtype(array.dtype))
-    return xp.multiply(x, backend.asarray(mask, device=backend.device_of(array)))
+    if not is_floating(x.dtype):  # before the stream moves on
+        raise DtypeError(f"dropout: x holds {x.dtype}; convert it with .astype('float32')")
+    return xp.keyed_dropout(x, float(rate), *_generator(generator).take_step()) if rate else x
