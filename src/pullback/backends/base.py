@@ -75,6 +75,10 @@ class Backend:
         function of the same arguments with the same value, which may call `plain` for what it does not take."""
         return plain
 
+    def out_of_memory(self, error: MemoryError) -> MemoryError:
+        """The named error for an allocation of this backend that failed."""
+        return error
+
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
 

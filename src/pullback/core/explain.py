@@ -9,7 +9,7 @@ from ..backends import BACKENDS
 from ..errors import ArgumentError, DtypeError, IndexingError, LinearAlgebraError, PullbackError, ShapeError
 from .op import Op
 
-__all__ = ["explained", "inputs_met"]
+__all__ = ["explained", "inputs_met", "out_of_memory"]
 
 
 def inputs_met(op: Op, arrays: Sequence[Any]) -> str:
@@ -24,8 +24,10 @@ def inputs_met(op: Op, arrays: Sequence[Any]) -> str:
 
 def explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     """The named error for a body that failed. It is looked into only now: a check before each call would cost more."""
-    if isinstance(error, MemoryError | Warning):  # a warning is an exception here where the caller made it one
-        return error
+    if isinstance(error, MemoryError):
+        error = out_of_memory(error, *arrays)
+    if isinstance(error, MemoryError | Warning) and not isinstance(error, PullbackError):
+        return error  # a warning is an exception here where the caller made it one
     text = str(error)
     if isinstance(error, PullbackError):
         kind: type[PullbackError] = type(error)
@@ -45,3 +47,9 @@ def explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     else:
         kind = PullbackError
     return kind(f"{op.name}: {text}; met {inputs_met(op, arrays)}")
+
+
+def out_of_memory(error: MemoryError, *arrays: Any) -> MemoryError:
+    """What the backend of the first of `arrays` has to say of an allocation that failed."""
+    owners = [BACKENDS[a.__class__] for a in arrays if hasattr(a, "shape")]
+    return owners[0].out_of_memory(error) if owners else error

@@ -14,7 +14,7 @@ import cupyx
 import cupyx.scipy.special
 import numpy as np
 
-from ...errors import DeviceError
+from ...errors import DeviceError, DeviceMemoryError
 from ..base import Backend, Namespace
 from .fused import bound
 
@@ -31,6 +31,11 @@ def _scatter_set(array: Any, index: Any, values: Any) -> Any:
     """Write `values` into `array[index]` in place."""
     array[index] = values
     return array
+
+
+def _size(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.2f} MiB"
 
 
 class CudaBackend(Backend):
@@ -55,7 +60,10 @@ class CudaBackend(Backend):
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
         with self.on(device):
-            return cupy.array(data, dtype=dtype, copy=True) if copy else cupy.asarray(data, dtype=dtype)
+            try:
+                return cupy.array(data, dtype=dtype, copy=True) if copy else cupy.asarray(data, dtype=dtype)
+            except MemoryError as error:
+                raise self.out_of_memory(error) from error
 
     def to_numpy(self, array: Any) -> np.ndarray:
         return np.asarray(cupy.asnumpy(array))
@@ -78,6 +86,16 @@ class CudaBackend(Backend):
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         return bound(name, plain)
+
+    def out_of_memory(self, error: MemoryError) -> MemoryError:
+        if not isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+            return error
+        device, pool = cupy.cuda.Device(), cupy.get_default_memory_pool()
+        free, total = device.mem_info
+        return DeviceMemoryError(
+            f"{str(error).rstrip('.')}; on cuda:{device.id} CuPy's pool holds {_size(pool.total_bytes())} and "
+            f"{_size(pool.used_bytes())} of it are in use; {_size(free)} of the device's {_size(total)} are free"
+        )
 
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
