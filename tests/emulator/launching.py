@@ -65,10 +65,14 @@ class Kernel:
         signature: a code for every parameter: "r*f4" is `const float*`, "w*bf16" a `bfloat16*`, "i8" a `long long`,
             "f8" a `double`.
         checked: whether its memory is watched.
+        most_threads: how many a block may have, by the kernel's launch bounds.
     """
 
-    def __init__(self, path: Path, loaded: ctypes.CDLL, number: int, name: str, checked: bool) -> None:
+    def __init__(
+        self, path: Path, loaded: ctypes.CDLL, number: int, name: str, checked: bool, most_threads: int
+    ) -> None:
         self.name = name
+        self.most_threads = most_threads
         self.checked = checked
         self.signature = [code for code in loaded.emulator_signature(number).decode().split(",") if code]
         self._path, self._loaded, self._number = path, loaded, number
@@ -125,6 +129,10 @@ class Kernel:
         )
         if not within or geometry[3] * geometry[4] * geometry[5] > MOST_THREADS:
             raise EmulatorError("launch", f"{self.name}: no device takes grid {geometry[:3]} of blocks {geometry[3:]}")
+        threads = geometry[3] * geometry[4] * geometry[5]
+        if threads > self.most_threads:
+            bounds = f"blocks of {threads} threads, launch bounds say {self.most_threads}"
+            raise EmulatorError("launch", f"{self.name}: {bounds}")
         declared = [_Buffer(*buffer) for buffer in buffers] if self.checked else []
         message = ctypes.create_string_buffer(4096)
         failed = self._loaded.emulator_launch(
@@ -165,13 +173,28 @@ def build(source: str | Path, expressions: Sequence[str], checked: bool = False)
 
 @functools.cache
 def _load(path: Path, expressions: tuple[str, ...], checked: bool) -> Mapping[str, Kernel]:
-    loaded = ctypes.CDLL(str(path))
+    loaded = ctypes.PyDLL(str(path))  # holds the interpreter's lock: one launch at a time
     loaded.emulator_signature.restype = ctypes.c_char_p
-    return {name: Kernel(path, loaded, number, name, checked) for number, name in enumerate(expressions)}
+    bounds = launch_bounds(next(path.parent.glob("*.cu")).read_text())
+    return {
+        name: Kernel(path, loaded, number, name, checked, bounds.get(unqualified(name), MOST_THREADS))
+        for number, name in enumerate(expressions)
+    }
+
+
+def launch_bounds(text: str) -> dict[str, int]:
+    """The threads that a block may have, for the kernels of a source that say so."""
+    found = re.findall(r"__launch_bounds__\((\d+)[^()]*\)\s*(\w+)\s*\(", text)
+    return {name: int(threads) for threads, name in found}
+
+
+def unqualified(expression: str) -> str:
+    """`softmax` of `pullback::softmax<float, 4>`."""
+    return expression.split("<", 1)[0].rsplit("::", 1)[-1].strip()
 
 
 def three(extent: Geometry) -> tuple[int, int, int]:
-    x, y, z, *more = (*(extent if isinstance(extent, tuple) else (extent,)), 1, 1, 1)[:6]
+    x, y, z, *_rest = (*(extent if isinstance(extent, tuple) else (extent,)), 1, 1, 1)[:6]
     return int(x), int(y), int(z)
 
 

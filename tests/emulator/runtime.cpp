@@ -50,6 +50,7 @@ const Kernel* running;
 void* const* arguments_of_launch;
 unsigned waiting, returned;
 std::string failed_check, failure;
+Range shared;
 
 void yield() {
     if (!_setjmp(current->context)) _longjmp(scheduler, 1);
@@ -235,7 +236,6 @@ void start_block(uint64_t block) {
     builtins.block = {static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
                       static_cast<unsigned>(block / grid.x / grid.y)};
     waiting = returned = 0;
-    const Range shared = shared_memory();
     memset(shared.begin, 0xff, shared.end - shared.begin);
     for (unsigned thread = 0; thread < launch.threads; ++thread) {
         fibers[thread].state = State::ready;
@@ -378,10 +378,7 @@ void fail(const char* check, const std::string& message) {
     _longjmp(scheduler, 1);
 }
 
-Range shared_memory() {
-    static const Range range = segment_around(anchor(), PT_TLS, 0);
-    return range;
-}
+Range shared_memory() { return shared; }
 
 bool is_constant(const void* address, size_t size) {
     return segment_around(address, PT_LOAD, PF_W).holds(address, size) && in_this_library(address);
@@ -460,6 +457,7 @@ VISIBLE int emulator_launch(int number, const unsigned* geometry, void* const* a
         if (memory == MAP_FAILED) return snprintf(text, capacity, "launch\nno memory for the stacks of the threads"), 1;
         stacks = static_cast<char*>(memory);
     }
+    shared = segment_around(anchor(), PT_TLS, 0);  // the host thread's that launches
     running = &kernel(number);
     arguments_of_launch = arguments;
     failure.clear();
