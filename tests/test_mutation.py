@@ -23,7 +23,7 @@ def assign(x):
 
 def write_as_an_optimizer_does(x):
     x.data -= 0.1
-    mutate(x.node)
+    mutate((x.node,))
 
 
 def write_an_entry(x):

@@ -111,11 +111,11 @@ def test_chunks_give_what_the_plain_formulas_give(monkeypatch, xp, size):
             chunked, plain = [[a.copy() for a in arrays] for _ in range(2)]
             standard = [xp.asarray(a, copy=True) for a in plain]
             if is_adam:
-                numpy_updates.update_adam(*chunked, **options)
-                Backend.update_adam(backend, *standard, **options)
+                numpy_updates.update_adam([(*chunked, None)], **options)
+                Backend.update_adam(backend, [(*standard, None)], **options)
             else:
-                numpy_updates.update_sgd(*chunked[:2], chunked[2] if velocity else None, **options)
-                Backend.update_sgd(backend, *standard[:2], standard[2] if velocity else None, **options)
+                numpy_updates.update_sgd([(*chunked[:2], chunked[2] if velocity else None, None)], **options)
+                Backend.update_sgd(backend, [(*standard[:2], standard[2] if velocity else None, None)], **options)
             for a, b in zip(chunked, standard, strict=True):
                 np.testing.assert_allclose(a, np.asarray(b), rtol=1e-13, atol=1e-15)
             same([chunked[1]], [arrays[1]])  # a gradient is only read

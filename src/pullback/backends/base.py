@@ -1,6 +1,6 @@
 """What a backend is: an array namespace, creation and transfer, and the little that the tape must know of arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,10 @@ class Backend:
             raise DeviceError(f"no device {device!r}; this one is called {self.name!r}")
         return nullcontext()
 
+    def working_on(self, device: str) -> AbstractContextManager[Any]:
+        """A context for work in place on arrays of `device`: `on(device)` and `quiet()` in one."""
+        return self.on(device)
+
     def quiet(self) -> AbstractContextManager[Any]:
         """A context in which floating-point exceptions inside rules are not reported one op at a time."""
         return nullcontext()
@@ -82,43 +86,58 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
 
-    # --- optimizers' updates, in place on flat arrays of one length and one floating-point dtype ---
-    # A backend may bring a fused kernel that does the same.
+    # --- optimizers' updates, in place ---
+    # Rows are parameters that take one step together: flat arrays of one length each. The last of a row is None, or the
+    # parameter in the wider dtype of its state, which is what is updated; the parameter becomes its rounded copy then.
+    # Gradients are only read. A backend may bring fused kernels that do the same.
+
+    packs = False  # whether small parameters of one dtype are handed over as one row
 
     def update_sgd(
-        self, p: Any, g: Any, velocity: Any, *,
+        self, rows: Sequence[tuple[Any, Any, Any, Any]], *,
         rate: float, momentum: float, dampening: float, nesterov: bool, decay: float,
     ) -> None:  # fmt: skip
-        """One step of gradient descent, with momentum where `velocity` is not None; `g` is only read.
+        """One step of gradient descent for rows (p, g, velocity, master); without momentum velocity is None.
 
         With `g = g + decay p`:
 
             velocity = momentum velocity + (1 - dampening) g
             p = p - rate (g + momentum velocity if nesterov, else velocity; g without momentum)
         """
-        if decay:
-            g = g + decay * p
-        if velocity is not None:
-            velocity *= momentum
-            velocity += (1.0 - dampening) * g
-            g = g + momentum * velocity if nesterov else velocity
-        p -= rate * g
+        for p, g, velocity, master in rows:
+            w = p if master is None else master
+            g = self.xp.astype(g, w.dtype, copy=False)
+            if decay:
+                g = g + decay * w
+            if velocity is not None:
+                velocity *= momentum
+                velocity += (1.0 - dampening) * g
+                g = g + momentum * velocity if nesterov else velocity
+            w -= rate * g
+            if master is not None:
+                p[...] = self.xp.astype(w, p.dtype)
 
     def update_adam(
-        self, p: Any, g: Any, m: Any, v: Any, *,
+        self, rows: Sequence[tuple[Any, Any, Any, Any, Any]], *,
         rate: float, betas: tuple[float, float], eps: float, decay: float, shrink: float,
     ) -> None:  # fmt: skip
-        """One step of Adam, with the constant factors of its averages left to `rate` and `eps`; `g` is only read.
+        """One step of Adam for rows (p, g, m, v, master); the constant factors of its averages are left to `rate` and
+        `eps`.
 
         With `g = g + decay p`:
 
             m = beta1 m + g;   v = beta2 v + g^2;   p = shrink p - rate m / (sqrt(v) + eps)
         """
-        if decay:
-            g = g + decay * p
-        m *= betas[0]
-        m += g
-        v *= betas[1]
-        v += g * g
-        p *= shrink
-        p -= rate * m / (self.xp.sqrt(v) + eps)
+        for p, g, m, v, master in rows:
+            w = p if master is None else master
+            g = self.xp.astype(g, w.dtype, copy=False)
+            if decay:
+                g = g + decay * w
+            m *= betas[0]
+            m += g
+            v *= betas[1]
+            v += g * g
+            w *= shrink
+            w -= rate * m / (self.xp.sqrt(v) + eps)
+            if master is not None:
+                p[...] = self.xp.astype(w, p.dtype)

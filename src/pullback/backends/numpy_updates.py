@@ -5,7 +5,7 @@ cache and allocates in most of them. Here each array is read and written once, i
 every result goes into a buffer that is there already.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from threading import local
 from typing import Any
 
@@ -17,67 +17,83 @@ CHUNK = 1 << 17  # numbers: five arrays of them in float32 are 2.6 MB
 _scratch = local()  # ufuncs let other threads run, so each thread has buffers of its own
 
 
-def update_sgd(
-    p: Any, g: Any, velocity: Any, *, rate: float, momentum: float, dampening: float, nesterov: bool, decay: float
-) -> None:
+def update_sgd(rows: Sequence[Sequence[Any]], **options: Any) -> None:
     """See `Backend.update_sgd`."""
-    for w, d, s, t, u in _chunks(p, g, p if velocity is None else velocity):
-        if decay:
-            np.multiply(w, decay, u)
-            u += d
-            d = u
-        if velocity is not None:
-            s *= momentum
-            if dampening:
-                np.multiply(d, 1.0 - dampening, t)
-                s += t
-            else:
-                s += d
-            if nesterov:
-                np.multiply(s, momentum, t)
-                t += d
-                d = t
-            else:
-                d = s
-        np.multiply(d, rate, t)
-        w -= t
+    _in_chunks(_descend, rows, options)
 
 
-def update_adam(
-    p: Any, g: Any, m: Any, v: Any, *, rate: float, betas: tuple[float, float], eps: float, decay: float, shrink: float
-) -> None:
+def update_adam(rows: Sequence[Sequence[Any]], **options: Any) -> None:
     """See `Backend.update_adam`."""
-    beta1, beta2 = betas
-    for w, d, first, second, t, u in _chunks(p, g, m, v):
-        if decay:
-            np.multiply(w, decay, u)
-            u += d
-            d = u
-        if shrink != 1.0:
-            w *= shrink
-        first *= beta1
-        first += d
-        second *= beta2
-        np.multiply(d, d, t)
-        second += t
-        np.sqrt(second, t)
-        t += eps
-        np.divide(first, t, t)
-        t *= rate
-        w -= t
+    _in_chunks(_adapt, rows, options)
 
 
-def _chunks(*arrays: Any) -> Iterator[tuple[Any, ...]]:
-    """Pieces of flat arrays of one length and dtype, with two scratch buffers as long as each piece."""
-    size, dtype = arrays[0].size, arrays[0].dtype
-    buffers = _scratch.__dict__.get(dtype.char)
-    if buffers is None:
-        buffers = _scratch.__dict__[dtype.char] = np.empty(CHUNK, dtype), np.empty(CHUNK, dtype)
-    t, u = buffers
-    if size <= CHUNK:
-        yield *arrays, t[:size], u[:size]
-        return
-    for start in range(0, size, CHUNK):
-        part = slice(start, start + CHUNK)
-        count = min(CHUNK, size - start)
-        yield *(a[part] for a in arrays), t[:count], u[:count]
+def _descend(
+    w: Any, g: Any, velocity: Any, t: Any, u: Any,
+    rate: float, momentum: float, dampening: float, nesterov: bool, decay: float,
+) -> None:  # fmt: skip
+    if decay:
+        np.multiply(w, decay, u)
+        u += g
+        g = u
+    if velocity is not None:
+        velocity *= momentum
+        if dampening:
+            np.multiply(g, 1.0 - dampening, t)
+            velocity += t
+        else:
+            velocity += g
+        if nesterov:
+            np.multiply(velocity, momentum, t)
+            t += g
+            g = t
+        else:
+            g = velocity
+    np.multiply(g, rate, t)
+    w -= t
+
+
+def _adapt(
+    w: Any, g: Any, m: Any, v: Any, t: Any, u: Any,
+    rate: float, betas: tuple[float, float], eps: float, decay: float, shrink: float,
+) -> None:  # fmt: skip
+    if decay:
+        np.multiply(w, decay, u)
+        u += g
+        g = u
+    if shrink != 1.0:
+        w *= shrink
+    m *= betas[0]
+    m += g
+    v *= betas[1]
+    np.multiply(g, g, t)
+    v += t
+    np.sqrt(v, t)
+    t += eps
+    np.divide(m, t, t)
+    t *= rate
+    w -= t
+
+
+def _in_chunks(update: Callable[..., None], rows: Sequence[Sequence[Any]], options: dict[str, Any]) -> None:
+    """Call `update` on pieces of each row, with two scratch buffers as long as the piece."""
+    for p, *arrays, master in rows:
+        w = p
+        if master is not None:
+            w, arrays[0] = master, arrays[0].astype(master.dtype)
+        t, u = _buffers(w.dtype)
+        size = w.size
+        if size <= CHUNK:
+            update(w, *arrays, t[:size], u[:size], **options)
+        for start in range(0, size, CHUNK) if size > CHUNK else ():
+            part, count = slice(start, start + CHUNK), min(CHUNK, size - start)
+            pieces = [a if a is None else a[part] for a in (w, *arrays)]
+            update(*pieces, t[:count], u[:count], **options)
+        if master is not None:
+            p[...] = master
+
+
+def _buffers(dtype: Any) -> Any:
+    try:
+        return _scratch.__dict__[dtype]
+    except KeyError:
+        return _scratch.__dict__.setdefault(dtype, (np.empty(CHUNK, dtype), np.empty(CHUNK, dtype)))

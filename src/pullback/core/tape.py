@@ -146,10 +146,13 @@ def tape_of(nodes: Iterable[Any], ends: Iterable[Any] = (), since: int = 0) -> l
 _last_mutation = 0
 
 
-def mutate(leaf: Leaf) -> None:
-    """Note that the value of `leaf` is changed in place now."""
+def mutate(leaves: Iterable[Leaf]) -> int:
+    """Note that the values of `leaves` are changed in place now; the moment on the clock."""
     global _last_mutation
-    leaf.mutated = _last_mutation = tick()
+    _last_mutation = moment = tick()
+    for leaf in leaves:
+        leaf.mutated = moment
+    return moment
 
 
 def refuse_mutated(tape: Sequence[Equation]) -> None:

@@ -246,7 +246,7 @@ class Tensor(Operators):
             if array.dtype.kind == "c":
                 raise DtypeError(f"assign_: cannot write {array.dtype} into {self.dtype}")
             self.data[...] = array
-            mutate(self.node)
+            mutate((self.node,))
         else:
             self.data, self.node = ARRAYS[self.data.__class__].astype(array, self.dtype, copy=True), None
         return self

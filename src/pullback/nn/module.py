@@ -123,7 +123,7 @@ class Module:
         for name, x in parameters.items():
             if name in moved:
                 x.data[...] = moved[name]
-                mutate(x.node)
+                mutate((x.node,))
 
     def to(self, target: Any) -> Self:
         """Move all parameters and buffers to a device ("cpu", "cuda:1"), or those of floating point to a dtype.

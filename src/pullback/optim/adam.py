@@ -1,11 +1,11 @@
 """Adam, and Adam with decoupled weight decay."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..backends import Backend
 from ..errors import ArgumentError
 from .optimizer import LearningRate, Optimizer, checked_number
-from .pack import Pack
 
 __all__ = ["Adam", "AdamW"]
 
@@ -60,22 +60,14 @@ class Adam(Optimizer):
         """How the weight decay enters: into the gradient."""
         return {"decay": self.hyperparameters["weight_decay"], "shrink": 1.0}
 
-    def _update(self, pack: Pack, values: Any, gradient: Any, rate: float, age: int) -> None:
+    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int) -> None:
         options = self.hyperparameters
         beta1, beta2 = betas = options["betas"]
         # With sums M = m / (1 - beta1), V = v / (1 - beta2) and root^2 = (1 - beta2^t) / (1 - beta2), both sides of the
         # fraction times root:  (1 - beta1) / (1 - beta1^t) root M / (sqrt(V) + eps root)
         root = ((1.0 - beta2**age) / (1.0 - beta2)) ** 0.5
-        pack.backend.update_adam(
-            values,
-            gradient,
-            pack.state["gradient_sum"],
-            pack.state["square_sum"],
-            rate=rate * (1.0 - beta1) / (1.0 - beta1**age) * root,
-            betas=betas,
-            eps=options["eps"] * root,
-            **self._decay(rate),
-        )
+        scale, eps = (1.0 - beta1) / (1.0 - beta1**age) * root, options["eps"] * root
+        backend.update_adam(rows, rate=rate * scale, betas=betas, eps=eps, **self._decay(rate))
 
 
 class AdamW(Adam):

@@ -1,21 +1,22 @@
 """What the optimizers share: parameters in packs, everything checked before a write, and state that can be saved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
-from ..backends import BACKENDS
-from ..core.tape import mutate
+from ..backends import BACKENDS, Backend
+from ..core.tape import Leaf, mutate
 from ..core.tensor import as_array
 from ..errors import ArgumentError, CheckpointError, PullbackError, ShapeError, TapeError
-from .pack import Pack
+from .pack import Pack, working_dtype
 from .parameters import called, current_gradients, given_gradients, named_parameters, refuse_nonfinite
 from .schedules import Schedule
 
 __all__ = ["LearningRate", "Optimizer", "checked_number"]
 
 LearningRate = float | Schedule
+INFINITY = float("inf")
 ALONE = 1 << 15  # a parameter of at least so many numbers is a pack of its own
 
 
@@ -44,10 +45,12 @@ class Optimizer:
         self._named = named_parameters(self._who, params)
         self._tensors = list(self._named.values())
         self._shapes = [x.shape for x in self._tensors]
-        self._ages = [0] * len(self._tensors)  # how often each parameter was updated
+        self._ages = [0] * len(self._tensors)  # how often each parameter outside the packs was updated
         self._state: list[dict[str, Any]] = [{} for _ in self._tensors]
         self._packs: list[Pack] = []
-        self._active: list[int] = []
+        self._active: list[int] = []  # parameters with a gradient in the last step
+        self._calls: list[list[int]] = []  # packs that one call of the backend updates
+        self._leaves: list[Leaf] = []
         self.hyperparameters: Mapping[str, Any] = MappingProxyType(self._checked(**hyperparameters))
         self.lr, self.steps = lr, 0
         self._rate()
@@ -60,6 +63,8 @@ class Optimizer:
     def _rate(self) -> float:
         """The learning rate of the next step."""
         rate = self.lr
+        if rate.__class__ is float and 0.0 <= rate < INFINITY:
+            return rate
         return checked_number(self._who, "lr", rate(self.steps) if callable(rate) else rate)
 
     def _checked(self, *args: Any, **hyperparameters: Any) -> dict[str, Any]:
@@ -70,8 +75,8 @@ class Optimizer:
         """Names of the arrays of state beside each parameter."""
         raise NotImplementedError
 
-    def _update(self, pack: Pack, values: Any, gradient: Any, rate: float, age: int) -> None:
-        """Change the flat `values`, and the state of `pack`, in place, for the `age`-th time (from 1)."""
+    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int) -> None:
+        """Change parameters and state in place, for the `age`-th time (from 1); rows as in `Pack.row`."""
         raise NotImplementedError
 
     # --- steps ---
@@ -90,46 +95,57 @@ class Optimizer:
             no parameter. Nothing has changed then.
         """
         rate = self._rate()
-        named = self._named
-        if gradients is None:
-            found = current_gradients(self._who, named)
-        else:
-            found = given_gradients(self._who, named, gradients)
+        flats = self._current() if gradients is None and not error_if_nonfinite else None
+        if flats is None:
+            flats = self._examined(gradients, error_if_nonfinite)
+        packs = self._packs
+        for places in self._calls:
+            lead = packs[places[0]]
+            with lead.backend.working_on(lead.device):
+                self._update(lead.backend, [packs[i].row(flats[i]) for i in places], rate, lead.age + 1)
+        moment = mutate(self._leaves)
+        for pack in packs:
+            pack.age, pack.moment = pack.age + 1, moment
+        self.steps += 1
+
+    def _current(self) -> list[Any] | None:
+        """The gradients that `backward` left, by pack, if the packs hold all parameters and all is as it was."""
+        if len(self._active) != len(self._tensors):
+            return None
+        found = []
+        for pack in self._packs:
+            flat = pack.current()
+            if flat is None:
+                return None
+            found.append(flat)
+        return found
+
+    def _examined(self, gradients: Any, error_if_nonfinite: bool) -> list[Any]:
+        """The gradients by pack; parameters and gradients are looked at one by one, and packed anew where needed."""
+        who, named = self._who, self._named
+        found = current_gradients(who, named) if gradients is None else given_gradients(who, named, gradients)
         if error_if_nonfinite:
-            refuse_nonfinite(self._who, named, found)
+            refuse_nonfinite(who, named, found)
         active = [i for i, g in enumerate(found) if g is not None]
         if not active:
-            raise TapeError(f"{self._who}: no parameter has a gradient; call loss.backward() first")
-        if active != self._active or not self._is_packed():
+            raise TapeError(f"{who}: no parameter has a gradient; call loss.backward() first")
+        if active != self._active or not all(pack.is_whole() for pack in self._packs):
             self._pack(active)
+        flats = []
         for pack in self._packs:
-            with pack.backend.on(pack.device), pack.backend.quiet():
-                values = pack.working_values()
-                self._update(pack, values, pack.gathered(found), rate, self._ages[pack.members[0]] + 1)
-                if values is not pack.values:
-                    pack.values[...] = values
-        tensors, ages = self._tensors, self._ages
-        for i in active:
-            ages[i] += 1
-            mutate(tensors[i].node)
-        self.steps += 1
+            with pack.backend.on(pack.device):
+                flats.append(pack.gathered(found))
+        return flats
 
     def zero_grad(self) -> None:
         """Mark all gradients as none."""
         for x in self._tensors:
             x.node.stale = True
 
-    def _is_packed(self) -> bool:
-        """Whether all arrays still are views of the packs: nothing was moved, replaced or packed by others since."""
-        for pack in self._packs:
-            for x, array in pack.owned:
-                if x.data is not array:
-                    return False
-        return True
-
     def _pack(self, active: list[int]) -> None:
         """Form packs: at first, when other parameters have gradients, and when arrays were moved or replaced."""
         groups: dict[Any, list[int]] = {}
+        ages = self._counted()
         for i, name in enumerate(self._named):
             x, shape = self._tensors[i], self._shapes[i]
             if x.shape != shape:
@@ -137,19 +153,35 @@ class Optimizer:
                     f"{self._who}: {called(name)} had shape {shape} and now has {x.shape}; make a new optimizer"
                 )
             if i in active:
-                alone = i if x.size >= ALONE else None
-                groups.setdefault((x.device, x.dtype, self._ages[i], alone), []).append(i)
-        kept = {pack.members: pack for pack in self._packs if all(x.data is array for x, array in pack.owned)}
-        packs, slots = [], self._slots(self.hyperparameters)
-        for members in groups.values():
+                packs = BACKENDS[x.data.__class__].packs
+                alone = i if x.size >= ALONE or not packs else None
+                groups.setdefault((x.device, x.dtype, ages[i], alone), []).append(i)
+        kept = {pack.members: pack for pack in self._packs if pack.is_whole()}
+        made: list[Pack] = []
+        calls: dict[Any, list[int]] = {}
+        for (device, _, age, _), members in groups.items():
+            slots = self._slots_of(self.hyperparameters, self._tensors[members[0]].dtype)
             state = {slot: [self._state[i].get(slot) for i in members] for slot in slots}
-            pack = kept.get(tuple(members)) or Pack(members, [self._tensors[i] for i in members], state)
-            packs.append(pack)
-        for pack in packs:  # all memory is had by now: from here on nothing fails
+            calls.setdefault((device, age), []).append(len(made))
+            made.append(kept.get(tuple(members)) or Pack(members, [self._tensors[i] for i in members], state, age))
+        for pack in made:  # all memory is had by now: from here on nothing fails
             pack.adopt()
             for place, i in enumerate(pack.members):
                 self._state[i] = {slot: parts[place] for slot, parts in pack.parts.items()}
-        self._packs, self._active = packs, active
+        self._ages, self._packs, self._active, self._calls = ages, made, active, list(calls.values())
+        self._leaves = [leaf for pack in made for _, leaf, _, _ in pack.owned]
+
+    def _slots_of(self, hyperparameters: Mapping[str, Any], dtype: Any) -> tuple[str, ...]:
+        """Names of the arrays of state beside a parameter of `dtype`."""
+        return (*self._slots(hyperparameters), *(() if working_dtype(dtype) == dtype else ("master",)))
+
+    def _counted(self) -> list[int]:
+        """How often each parameter was updated."""
+        ages = list(self._ages)
+        for pack in self._packs:
+            for i in pack.members:
+                ages[i] = pack.age
+        return ages
 
     # --- state ---
 
@@ -160,7 +192,7 @@ class Optimizer:
         """
         parameters = {
             name: {"age": age, "state": {slot: _host_copy(array) for slot, array in state.items()}}
-            for name, age, state in zip(self._named, self._ages, self._state, strict=True)
+            for name, age, state in zip(self._named, self._counted(), self._state, strict=True)
         }
         return {
             "optimizer": self._who,
@@ -194,11 +226,10 @@ class Optimizer:
                 f"{self._who}: the state is of other parameters; missing: {missing}; unexpected: {unexpected}"
             )
         hyperparameters = self._checked(**state["hyperparameters"])
-        slots = set(self._slots(hyperparameters))
         ages, arrays = [], []
-        for name, shape in zip(self._named, self._shapes, strict=True):
+        for (name, x), shape in zip(self._named.items(), self._shapes, strict=True):
             age, found = given[name]["age"], {slot: _host_copy(as_array(a)) for slot, a in given[name]["state"].items()}
-            if found.keys() != (slots if age else set()):
+            if found.keys() != (set(self._slots_of(hyperparameters, x.dtype)) if age else set()):
                 raise CheckpointError(f"{self._who}: the state of {called(name)} is not that of {age} steps")
             for slot, a in found.items():
                 if a.shape != shape:
@@ -212,7 +243,7 @@ class Optimizer:
             raise CheckpointError(f"{self._who}: the state was saved with {was} as lr, this optimizer has {now}")
         lr = self.lr if state["lr"] is None else checked_number(self._who, "lr", state["lr"])
         steps = _count(state["steps"])
-        self._ages, self._state, self._packs, self._active = ages, arrays, [], []
+        self._ages, self._state, self._packs, self._active, self._calls = ages, arrays, [], [], []
         self.lr, self.steps, self.hyperparameters = lr, steps, MappingProxyType(hyperparameters)
 
 

@@ -1,11 +1,11 @@
 """Stochastic gradient descent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..backends import Backend
 from ..errors import ArgumentError
 from .optimizer import LearningRate, Optimizer, checked_number
-from .pack import Pack
 
 __all__ = ["SGD"]
 
@@ -55,12 +55,12 @@ class SGD(Optimizer):
     def _slots(self, hyperparameters: Mapping[str, Any]) -> tuple[str, ...]:
         return ("velocity",) if hyperparameters["momentum"] else ()
 
-    def _update(self, pack: Pack, values: Any, gradient: Any, rate: float, age: int) -> None:
+    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int) -> None:
         options = self.hyperparameters
-        pack.backend.update_sgd(
-            values,
-            gradient,
-            pack.state.get("velocity"),
+        if not options["momentum"]:
+            rows = [(p, g, None, master) for p, g, master in rows]
+        backend.update_sgd(
+            rows,
             rate=rate,
             momentum=options["momentum"],
             dampening=options["dampening"] if age > 1 else 0.0,
