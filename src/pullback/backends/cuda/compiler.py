@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 
 from cupy.cuda import nvrtc
 
@@ -96,12 +96,12 @@ def _compile(file: str, text: str, expressions: Sequence[str], option: str) -> C
                 nvrtc.addNameExpression(program, expression)
             nvrtc.compileProgram(program, (*OPTIONS, option))
         except nvrtc.NVRTCError as error:
-            log = nvrtc.getProgramLog(program).strip()
+            log = nvrtc.getProgramLog(program).strip("\0\n")
             wanted = ", ".join(expressions)
             raise KernelError(f"{file} does not compile for {option.rpartition('=')[2]} ({wanted}):\n{log}") from error
         names = {expression: nvrtc.getLoweredName(program, expression) for expression in expressions}
         code = nvrtc.getCUBIN(program) if "=sm_" in option else nvrtc.getPTX(program)
-        return Compiled(code, names, nvrtc.getProgramLog(program))
+        return Compiled(code, names, nvrtc.getProgramLog(program).strip("\0"))
     finally:
         nvrtc.destroyProgram(program)
 
@@ -138,9 +138,12 @@ def _write(key: str, compiled: Compiled) -> None:
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(_DIGEST(rest).digest() + rest)
-        Path(file.name).replace(folder / key)
+        file = folder / f"{key}.{os.getpid()}.{get_ident()}"  # no other writer's
+        try:
+            file.write_bytes(_DIGEST(rest).digest() + rest)
+            file.replace(folder / key)
+        finally:
+            file.unlink(missing_ok=True)
     except OSError as error:
         _warn_once(str(error))
 

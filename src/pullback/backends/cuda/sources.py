@@ -46,7 +46,7 @@ def _expanded(file: str, seen: set[str], included_by: str) -> str:
     try:
         text = (folder() / file).read_text(encoding="utf-8")
     except OSError as error:
-        where = f", included by {included_by}" if included_by else ""
+        where = f", included by {included_by}," if included_by else ""
         raise KernelError(f"the CUDA source {file}{where} cannot be read: {error}") from error
     lines = [f'#line 1 "{file}"']
     for number, line in enumerate(text.splitlines(), start=1):
