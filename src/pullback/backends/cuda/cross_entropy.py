@@ -1,12 +1,9 @@
 """Softmax cross-entropy of logits and labels: one launch forward, one backward.
 
 A label that is out of range is found by the kernel, which never uses it as an index: the loss, and the slope of that
-row, are NaN. The IndexingError that names it is raised by `check_labels`, which every call that waits for the device
-makes (`to_numpy`, `synchronize`): asking at once would hold up the queue of launches at each step. With the variable
-CUDA_LAUNCH_BLOCKING=1 it is asked at once.
+row, are NaN. The IndexingError that names it is raised by the next call that waits for the device (`complaints.py`).
 """
 
-import os
 from collections.abc import Iterator
 from functools import cache
 from math import prod
@@ -16,56 +13,24 @@ import cupy
 import numpy as np
 
 from ...errors import IndexingError
+from .complaints import LATE, complaint, launched
 from .fused import fused
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
 from .rows import FLOATS, blocks_of_rows, taken, team, wide, width
 
-__all__ = ["check_labels", "cross_entropy", "cross_entropy_slope", "expressions"]
+__all__ = ["cross_entropy", "cross_entropy_slope", "expressions"]
 
 FILE = "cross_entropy.cu"
 _REDUCTIONS = {"none": np.int32(0), "sum": np.int32(1), "mean": np.int32(2)}
 _LABELS = ("int32", "int64")
 _FEW_ROWS = 4096  # that each block can count by itself; of more, a launch of its own counts them once
 
-at_once = os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
 
-_complaints: dict[tuple[int, int], Any] = {}
-_unchecked: set[tuple[int, int]] = set()
-
-
-def _queue() -> tuple[int, int]:
-    return cupy.cuda.get_device_id(), cupy.cuda.get_current_stream().ptr
-
-
-def _complaint() -> Any:
-    """Where kernels of this stream report a label that is out of range: 1 + its number, the label, and the classes."""
-    key = _queue()
-    _unchecked.add(key)
-    if key not in _complaints:
-        _complaints[key] = cupy.zeros(3, np.int64)
-    return _complaints[key]
-
-
-def check_labels() -> None:
-    """Wait for the current stream, and raise what its kernels have found wrong with labels.
-
-    Nothing is asked of the device if no cross-entropy was launched since the last check.
-
-    Raises:
-        IndexingError: a label was out of range; the losses since then hold NaN.
-    """
-    key = _queue()
-    if key not in _unchecked:
-        return
-    _unchecked.discard(key)
-    position, label, classes = cupy.asnumpy(_complaints[key]).tolist()
-    if position:
-        _complaints[key].fill(0)
-        raise IndexingError(
-            f"label {label} (number {position - 1}) is out of range for {classes} classes; labels are 0 to "
-            f"{classes - 1} (cross_entropy leaves out rows labelled with its ignore_index). "
-            "It was found on the device, and may be of an earlier batch; CUDA_LAUNCH_BLOCKING=1 tells at once"
-        )
+def _wrong_label(position: int, label: int, classes: int) -> Exception:
+    return IndexingError(
+        f"cross_entropy: label {label} (number {position - 1}) is out of range for {classes} classes; labels are 0 to "
+        f"{classes - 1} (cross_entropy leaves out rows labelled with its ignore_index). {LATE}"
+    )
 
 
 @cache
@@ -143,10 +108,10 @@ def cross_entropy(
         blocks, threads, loss, probabilities, logits, *_targets(labels, class_weights, dtype),
         np.int64(rows), np.int64(classes), np.int32(lanes),
         real(label_smoothing), np.int32(ignore_index is not None), np.int64(ignore_index or 0), _REDUCTIONS[reduction],
-        workspace("losses", 2 * blocks, real), workspace("wrong labels", blocks, np.int64), counters(1), _complaint(),
+        workspace("losses", 2 * blocks, real), workspace("wrong places", blocks, np.int64), counters(1),
+        complaint(_wrong_label),
     )  # fmt: skip
-    if at_once:
-        check_labels()
+    launched()
     return loss, probabilities
 
 
