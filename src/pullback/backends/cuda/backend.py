@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import DeviceError, DeviceMemoryError
 from ..base import Backend, Namespace
+from .complaints import raise_complaints
 from .fused import bound
 
 __all__ = ["CudaBackend"]
@@ -66,7 +67,9 @@ class CudaBackend(Backend):
                 raise self.out_of_memory(error) from error
 
     def to_numpy(self, array: Any) -> np.ndarray:
-        return np.asarray(cupy.asnumpy(array))
+        copied = np.asarray(cupy.asnumpy(array))
+        raise_complaints()
+        return copied
 
     def device_of(self, array: Any) -> str:
         return f"cuda:{array.device.id}"
@@ -99,6 +102,7 @@ class CudaBackend(Backend):
 
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
+        raise_complaints()
 
     def _number(self, device: str | None) -> int:
         if device in (None, "cuda"):
