@@ -22,9 +22,9 @@ KERNEL_FLAGS = [
     "-ftrivial-auto-var-init=pattern",  # a local variable that is read before it is written is never zero by luck
     "-fno-ipa-reference", "-fno-ipa-modref", "-fno-ipa-pure-const",  # shared memory changes across a barrier
 ]  # fmt: skip
-PLAIN_FLAGS = ["-O2", "-g1"]
+PLAIN_FLAGS = ["-O2", "-g1", "-gdwarf-4"]
 CHECKED_FLAGS = [
-    "-O1", "-g",
+    "-O1", "-g1", "-gdwarf-4",
     "-fsanitize=thread,bounds,bounds-strict,shift,integer-divide-by-zero,signed-integer-overflow",
 ]  # fmt: skip
 KEPT_DAYS = 30

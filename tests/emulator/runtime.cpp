@@ -165,10 +165,12 @@ uint64_t collective(Operation operation, unsigned mask, uint64_t value, unsigned
             all_here = false;
             continue;
         }
-        const bool same_place = fiber.place.line == place.line && !strcmp(fiber.place.file, place.file);
-        if (fiber.mask != mask || fiber.operation != operation || !same_place)
+        const bool same = fiber.mask == mask && fiber.operation == operation && fiber.place.line == place.line &&
+                          !strcmp(fiber.place.file, place.file);
+        if (!same && fiber.mask >> me & 1)
             fail("collective", "lane " + std::to_string(lane) + " is in another operation or mask " + at(fiber.place) +
                                    " than the one " + at(place));
+        all_here &= same;  // it may yet come, from one that others take part in
     }
     if (all_here)
         finish_collective(first, mask, operation);
@@ -245,6 +247,7 @@ void start_block(uint64_t block) {
 }
 
 [[noreturn]] void report_deadlock() {
+    const char* check = waiting ? "barrier" : "collective";
     std::string message = "deadlock: ";
     const Fiber* last = nullptr;
     for (unsigned thread = 0; thread < launch.threads; ++thread) {
@@ -258,7 +261,7 @@ void start_block(uint64_t block) {
             last = &fiber;
         }
     }
-    fail("barrier", message);
+    fail(check, message);
 }
 
 // A permutation: as they are, reversed, or shuffled by a seed.
@@ -315,7 +318,8 @@ void on_fault(int signal, siginfo_t* information, void* context) {
         ::signal(signal, SIG_DFL);
         return;
     }
-    const auto pc = reinterpret_cast<const void*>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
+    // Past the first byte of the instruction, as the address that a call returns to is past the call.
+    const auto pc = reinterpret_cast<const void*>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP] + 1);
     if (signal == SIGFPE) fail("arithmetic", "integer division by zero " + at(pc));
     char address[32];
     snprintf(address, sizeof address, "%p", information->si_addr);
