@@ -49,6 +49,7 @@ ucontext_t first_context;
 const Kernel* running;
 void* const* arguments_of_launch;
 unsigned waiting, returned;
+Place barrier_place;  // where those wait that wait
 std::string failed_check, failure;
 Range shared;
 
@@ -390,12 +391,9 @@ bool is_constant(const void* address, size_t size) {
 
 int barrier(Count count, int predicate, Place place) {
     launch.in_kernel = false;
-    for (unsigned thread = 0; thread < launch.threads; ++thread) {
-        const Fiber& fiber = fibers[thread];
-        if (fiber.state == State::at_barrier && (fiber.place.line != place.line || strcmp(fiber.place.file, place.file)))
-            fail("barrier", "divergent barriers: thread " + std::to_string(thread) + " waits " + at(fiber.place) +
-                                ", this one " + at(place));
-    }
+    if (waiting && (barrier_place.line != place.line || strcmp(barrier_place.file, place.file)))
+        fail("barrier", "divergent barriers: other threads wait " + at(barrier_place) + ", this one " + at(place));
+    barrier_place = place;
     current->state = State::at_barrier;
     current->place = place;
     current->value = predicate != 0;
