@@ -116,7 +116,7 @@ class Tensor(Operators):
         """The one number as a Python scalar. Raises ShapeError when there is not exactly one."""
         if self.size != 1:
             raise ShapeError(f"item: only a tensor of one number has it; this one has shape {self.shape}")
-        return self.data.item() if hasattr(self.data, "item") else self.numpy().item()
+        return (self.data if isinstance(self.data, (np.ndarray, np.generic)) else self.numpy()).item()
 
     def tolist(self) -> Any:
         """The numbers as nested Python lists."""
