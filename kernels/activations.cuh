@@ -24,10 +24,10 @@ struct relu6 {
 };
 
 struct leaky_relu {
-    template <class W> static __device__ W value(W x, W negative_slope) {
+    template <class W> static __device__ W value(W x, W negative_slope = 0.01) {
         return x <= 0 ? safe_multiply::value(negative_slope, x) : x;
     }
-    template <class W> static __device__ W slope(W g, W out, W negative_slope) {
+    template <class W> static __device__ W slope(W g, W out, W negative_slope = 0.01) {
         return out > 0 ? g : negative_slope * g;
     }
 };
@@ -47,13 +47,13 @@ struct hardswish {
 // --- exponential on the left ---
 
 struct elu {
-    template <class W> static __device__ W value(W x, W alpha) { return x > 0 ? x : alpha * ::expm1(x); }
-    template <class W> static __device__ W slope(W g, W out, W alpha) { return out > 0 ? g : g * (out + alpha); }
+    template <class W> static __device__ W value(W x, W alpha = 1) { return x > 0 ? x : alpha * ::expm1(x); }
+    template <class W> static __device__ W slope(W g, W out, W alpha = 1) { return out > 0 ? g : g * (out + alpha); }
 };
 
 struct celu {
-    template <class W> static __device__ W value(W x, W alpha) { return x > 0 ? x : alpha * ::expm1(x / alpha); }
-    template <class W> static __device__ W slope(W g, W out, W alpha) {
+    template <class W> static __device__ W value(W x, W alpha = 1) { return x > 0 ? x : alpha * ::expm1(x / alpha); }
+    template <class W> static __device__ W slope(W g, W out, W alpha = 1) {
         return out > 0 ? g : g * ((out + alpha) / alpha);
     }
 };
