@@ -69,8 +69,8 @@ struct Thread {
 };
 
 std::vector<Thread> threads;
-Clocks known_to_block;    // what every thread of the block that runs now knows of the others
-Handover block_handover;  // what every thread of it was handed
+Clocks known_to_block;                               // what every thread of the block that runs now knows of the others
+Handover block_handover;                             // what every thread of it was handed
 std::unordered_map<const void*, Knowledge> atomics;  // what was handed over at each address
 
 bool knows(const Knowledge& knowledge, uint32_t block, unsigned thread, Clock clock) {
@@ -145,7 +145,9 @@ struct Attempt {
     bool write, atomic;
     uint32_t origin;
 
-    std::string told() const { return std::string(name()) + " of " + std::to_string(size) + " bytes " + origins[origin]; }
+    std::string told() const {
+        return std::string(name()) + " of " + std::to_string(size) + " bytes " + origins[origin];
+    }
     const char* name() const { return atomic ? "atomic operation" : write ? "write" : "read"; }
 };
 
@@ -168,9 +170,12 @@ std::string where(const char* address) {
     uint64_t least = 1 << 20;
     for (size_t i = 0; i < buffers.size(); ++i) {
         const char* end = buffers[i].begin + buffers[i].size;
-        const uint64_t past = static_cast<uint64_t>(attempt.address + attempt.size - end), ahead = static_cast<uint64_t>(buffers[i].begin - attempt.address);
-        if (past < least) least = past, nearest = ", " + std::to_string(past) + " bytes past the end of buffer " + std::to_string(i);
-        if (ahead < least) least = ahead, nearest = ", " + std::to_string(ahead) + " bytes ahead of buffer " + std::to_string(i);
+        const uint64_t past = static_cast<uint64_t>(attempt.address + attempt.size - end),
+                       ahead = static_cast<uint64_t>(buffers[i].begin - attempt.address);
+        if (past < least)
+            least = past, nearest = ", " + std::to_string(past) + " bytes past the end of buffer " + std::to_string(i);
+        if (ahead < least)
+            least = ahead, nearest = ", " + std::to_string(ahead) + " bytes ahead of buffer " + std::to_string(i);
     }
     fail("memory", attempt.told() + " outside every declared buffer" + nearest);
 }
@@ -190,14 +195,17 @@ bool may_touch_global(const Attempt& attempt) {
 
 void check_cell(Cell& cell, const Attempt& attempt, bool in_shared) {
     if (in_shared && cell.write.block != this_block()) {
-        if (!attempt.write || attempt.atomic) fail("initialisation", attempt.told() + " in shared memory that no thread of the block has written");
+        if (!attempt.write || attempt.atomic)
+            fail("initialisation", attempt.told() + " in shared memory that no thread of the block has written");
         cell = {};  // what it holds is of a block before
     }
     if (cell.empty && (!attempt.write || attempt.atomic))
         fail("initialisation", attempt.told() + " in " + where(attempt.address) + ", which nobody has written");
     const bool both_atomic = cell.write.atomic && attempt.atomic;
-    if (!both_atomic && !before_now(cell.write)) fail_as_race(attempt, cell.write, cell.write.atomic ? "atomic operation" : "write");
-    const Access now = {this_block(), threads[launch.thread].clock, attempt.origin, static_cast<uint16_t>(launch.thread), attempt.atomic};
+    if (!both_atomic && !before_now(cell.write))
+        fail_as_race(attempt, cell.write, cell.write.atomic ? "atomic operation" : "write");
+    const Access now = {this_block(), threads[launch.thread].clock, attempt.origin,
+                        static_cast<uint16_t>(launch.thread), attempt.atomic};
     if (attempt.write) {
         for (const Access* read : {&cell.read, &cell.other_read})
             if (!before_now(*read)) fail_as_race(attempt, *read, "read");
@@ -246,7 +254,8 @@ void check_launch(const Buffer* declared, size_t count) {
     check_launch_end();
     buffers.assign(declared, declared + count);
     std::vector<Buffer> sorted(buffers);
-    std::sort(sorted.begin(), sorted.end(), [](const Buffer& one, const Buffer& other) { return one.begin < other.begin; });
+    std::sort(sorted.begin(), sorted.end(),
+              [](const Buffer& one, const Buffer& other) { return one.begin < other.begin; });
     std::vector<Range> ranges;
     for (const Buffer& buffer : sorted) {
         char* const end = buffer.begin + buffer.size;
@@ -258,8 +267,9 @@ void check_launch(const Buffer* declared, size_t count) {
     for (const Range& range : ranges) regions.push_back(region(range.begin, range.end));
     for (const Buffer& buffer : buffers) {
         if (buffer.initialised || !buffer.size) continue;
-        const auto in = std::find_if(regions.begin(), regions.end(),
-                                     [&](const Region& region) { return buffer.begin >= region.begin && buffer.begin < region.end; });
+        const auto in = std::find_if(regions.begin(), regions.end(), [&](const Region& region) {
+            return buffer.begin >= region.begin && buffer.begin < region.end;
+        });
         for (uint64_t i = 0; i < buffer.size; ++i) in->cells[buffer.begin - in->begin + i].empty = true;
     }
     const Range range = shared_memory();

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "kernels"
 
-RUNTIME = ("runtime.cpp", "checker.cpp", "sanitizer.cpp")
+RUNTIME = ("runtime.cpp", "library.cpp", "checker.cpp", "sanitizer.cpp")
 COMMON_FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-w"]
 KERNEL_FLAGS = [
     *COMMON_FLAGS,

@@ -105,10 +105,9 @@ template <class T> T __shfl_xor_sync(unsigned mask, T value, int lanes, int widt
 }
 
 // ---- atomic operations -----------------------------------------------------------------------------------------
-#define ATOMIC(name, T, expression)                                        \
-    inline T name(T* address, T value, PLACE) {                            \
-        return emulator::atomic(                                           \
-            address, [=](T old) -> T { return expression; }, place);       \
+#define ATOMIC(name, T, expression)                                                      \
+    inline T name(T* address, T value, PLACE) {                                          \
+        return emulator::atomic(address, [=](T old) -> T { return expression; }, place); \
     }
 #define ATOMIC_OF_32_AND_64_BITS(name, expression) \
     ATOMIC(name, int, expression)                  \
@@ -132,10 +131,9 @@ ATOMIC_OF_32_AND_64_BITS(atomicXor, old ^ value)
 ATOMIC(atomicInc, unsigned, old >= value ? 0 : old + 1)
 ATOMIC(atomicDec, unsigned, old == 0 || old > value ? value : old - 1)
 
-#define ATOMIC_CAS(T)                                                                    \
-    inline T atomicCAS(T* address, T compare, T value, PLACE) {                          \
-        return emulator::atomic(                                                         \
-            address, [=](T old) -> T { return old == compare ? value : old; }, place);   \
+#define ATOMIC_CAS(T)                                                                                      \
+    inline T atomicCAS(T* address, T compare, T value, PLACE) {                                            \
+        return emulator::atomic(address, [=](T old) -> T { return old == compare ? value : old; }, place); \
     }
 ATOMIC_CAS(int)
 ATOMIC_CAS(unsigned)
@@ -162,8 +160,8 @@ inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigne
 inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 
-#define MIN_AND_MAX(T)                                \
-    inline T min(T x, T y) { return y < x ? y : x; }  \
+#define MIN_AND_MAX(T)                               \
+    inline T min(T x, T y) { return y < x ? y : x; } \
     inline T max(T x, T y) { return x < y ? y : x; }
 MIN_AND_MAX(int)
 MIN_AND_MAX(unsigned)

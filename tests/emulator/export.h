@@ -36,7 +36,8 @@ template <class T> std::string code() {
 
 // Not itself watched: the arguments are the host's.
 template <class... Parameters, size_t... numbers>
-__attribute__((no_sanitize("thread"))) void call(void (*function)(Parameters...), void* const* arguments, std::index_sequence<numbers...>) {
+__attribute__((no_sanitize("thread"))) void call(void (*function)(Parameters...), void* const* arguments,
+                                                 std::index_sequence<numbers...>) {
     function(*static_cast<std::remove_cv_t<Parameters>*>(arguments[numbers])...);
 }
 
@@ -52,8 +53,8 @@ __attribute__((no_sanitize("thread"))) void run(void (*function)(Parameters...),
 }
 
 template <auto function> Kernel exported() {
-    return {signature(function), [](void* const* arguments)
-                                     __attribute__((no_sanitize("thread"))) { run(function, arguments); }};
+    return {signature(function),
+            [](void* const* arguments) __attribute__((no_sanitize("thread"))) { run(function, arguments); }};
 }
 
 // A variable in shared memory, so that every library has some and the runtime finds where it lies.

@@ -5,8 +5,6 @@
 // can never come is found instead of hanging.
 #include "runtime.h"
 
-#include <dlfcn.h>
-#include <link.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -22,7 +20,6 @@ namespace emulator {
 
 Builtins builtins;
 Launch launch;
-char* anchor();
 
 namespace {
 
@@ -30,7 +27,7 @@ enum class State { ready, at_barrier, in_collective, returned };
 enum class Operation { shuffle, ballot, any, all, syncwarp };
 
 struct Fiber {
-    Index index;
+    Triple index;
     State state;
     bool started = false;  // has a context on its stack; it runs one thread of every block after another
     jmp_buf context;
@@ -127,8 +124,8 @@ void finish_collective(unsigned first, unsigned mask, Operation operation) {
             case Operation::shuffle:
                 if (!(lanes >> fiber.source & 1)) {
                     speak_for(fiber);
-                    fail("collective", "the shuffle " + at(fiber.place) + " reads lane " + std::to_string(fiber.source) +
-                                           ", which takes no part in it");
+                    fail("collective", "the shuffle " + at(fiber.place) + " reads lane " +
+                                           std::to_string(fiber.source) + ", which takes no part in it");
                 }
                 fiber.result = fibers[first + fiber.source].value;
                 break;
@@ -157,11 +154,13 @@ uint64_t collective(Operation operation, unsigned mask, uint64_t value, unsigned
         if (!(mask >> lane & 1)) continue;
         if (!exists(first + lane)) {
             if (mask == 0xffffffffu) continue;  // a full mask means every lane there is
-            fail("collective", "the mask names lane " + std::to_string(lane) + ", past the end of the block, " + at(place));
+            fail("collective",
+                 "the mask names lane " + std::to_string(lane) + ", past the end of the block, " + at(place));
         }
         const Fiber& fiber = fibers[first + lane];
         if (fiber.state == State::returned)
-            fail("collective", "lane " + std::to_string(lane) + " of the mask has returned before the operation " + at(place));
+            fail("collective",
+                 "lane " + std::to_string(lane) + " of the mask has returned before the operation " + at(place));
         if (fiber.state != State::in_collective) {
             all_here = false;
             continue;
@@ -181,39 +180,6 @@ uint64_t collective(Operation operation, unsigned mask, uint64_t value, unsigned
     return current->result;
 }
 
-// Segments of the loaded library ------------------------------------------------------------------------------------
-
-struct Search {
-    const void* address;
-    unsigned type, without;
-    Range found;
-};
-
-// The segment that holds an address: of some type and without some flags.
-Range segment_around(const void* address, unsigned type, unsigned without) {
-    Search search = {address, type, without, {}};
-    dl_iterate_phdr(
-        [](dl_phdr_info* library, size_t, void* argument) {
-            auto& search = *static_cast<Search*>(argument);
-            for (int i = 0; i < library->dlpi_phnum; ++i) {
-                const auto& segment = library->dlpi_phdr[i];
-                if (segment.p_type != search.type || segment.p_flags & search.without) continue;
-                char* begin = search.type == PT_TLS ? static_cast<char*>(library->dlpi_tls_data)
-                                                    : reinterpret_cast<char*>(library->dlpi_addr + segment.p_vaddr);
-                const Range range = {begin, begin + segment.p_memsz};
-                if (begin && range.holds(search.address, 1)) search.found = range;
-            }
-            return 0;
-        },
-        &search);
-    return search.found;
-}
-
-bool in_this_library(const void* address) {
-    Dl_info theirs = {}, ours = {};
-    return dladdr(address, &theirs) && dladdr(&launch, &ours) && theirs.dli_fbase == ours.dli_fbase;
-}
-
 // Blocks ----------------------------------------------------------------------------------------------------------
 
 void release_barrier() {
@@ -221,7 +187,8 @@ void release_barrier() {
         Fiber* first = fibers;
         while (first->state != State::at_barrier) ++first;
         speak_for(*first);
-        fail("barrier", std::to_string(returned) + " threads of the block have returned before the barrier " + at(first->place));
+        fail("barrier",
+             std::to_string(returned) + " threads of the block have returned before the barrier " + at(first->place));
     }
     int agreeing = 0;
     for (unsigned thread = 0; thread < launch.threads; ++thread) {
@@ -234,7 +201,7 @@ void release_barrier() {
 }
 
 void start_block(uint64_t block) {
-    const Extent grid = builtins.grid_extent, extent = builtins.block_extent;
+    const Triple grid = builtins.grid_extent, extent = builtins.block_extent;
     launch.block = block;
     builtins.block = {static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
                       static_cast<unsigned>(block / grid.x / grid.y)};
@@ -359,20 +326,12 @@ std::string at(Place place) {
     return std::string("at ") + (slash ? slash + 1 : place.file) + ":" + std::to_string(place.line);
 }
 
-std::string at(const void* pc) {
-    Dl_info library = {};
-    dladdr(pc, &library);
-    char text[32];
-    snprintf(text, sizeof text, "at {pc %#tx}", static_cast<const char*>(pc) - static_cast<char*>(library.dli_fbase));
-    return text;
-}
-
 std::string name_of_thread(uint64_t block, unsigned thread) {
-    const Extent grid = builtins.grid_extent, extent = builtins.block_extent;
+    const Triple grid = builtins.grid_extent, extent = builtins.block_extent;
     char text[128];
     snprintf(text, sizeof text, "block (%u, %u, %u) thread (%u, %u, %u)", static_cast<unsigned>(block % grid.x),
-             static_cast<unsigned>(block / grid.x % grid.y), static_cast<unsigned>(block / grid.x / grid.y), thread % extent.x,
-             thread / extent.x % extent.y, thread / extent.x / extent.y);
+             static_cast<unsigned>(block / grid.x % grid.y), static_cast<unsigned>(block / grid.x / grid.y),
+             thread % extent.x, thread / extent.x % extent.y, thread / extent.x / extent.y);
     return text;
 }
 
@@ -381,12 +340,6 @@ void fail(const char* check, const std::string& message) {
     failed_check = check;
     failure = message + ", " + name_of_thread(launch.block, launch.thread);
     _longjmp(scheduler, 1);
-}
-
-Range shared_memory() { return shared; }
-
-bool is_constant(const void* address, size_t size) {
-    return segment_around(address, PT_LOAD, PF_W).holds(address, size) && in_this_library(address);
 }
 
 int barrier(Count count, int predicate, Place place) {
@@ -408,7 +361,8 @@ int barrier(Count count, int predicate, Place place) {
 
 uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t value, int argument, int width, Place place) {
     if (width < 1 || width > 32 || width & (width - 1))
-        fail("collective", "the width " + std::to_string(width) + " of a shuffle is no power of two up to 32, " + at(place));
+        fail("collective",
+             "the width " + std::to_string(width) + " of a shuffle is no power of two up to 32, " + at(place));
     const unsigned source = source_lane(kind, launch.thread % warp_size, argument, static_cast<unsigned>(width));
     return collective(Operation::shuffle, mask, value, source, place);
 }
@@ -459,7 +413,7 @@ VISIBLE int emulator_launch(int number, const unsigned* geometry, void* const* a
         if (memory == MAP_FAILED) return snprintf(text, capacity, "launch\nno memory for the stacks of the threads"), 1;
         stacks = static_cast<char*>(memory);
     }
-    shared = segment_around(anchor(), PT_TLS, 0);  // the host thread's that launches
+    shared = shared_memory();
     running = &kernel(number);
     arguments_of_launch = arguments;
     failure.clear();

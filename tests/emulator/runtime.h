@@ -14,18 +14,14 @@ struct Place {  // a line of a kernel's source
     int line;
 };
 
-struct Index {
-    unsigned x, y, z;
-};
-
-struct Extent {
+struct Triple {
     unsigned x, y, z;
 };
 
 // What `threadIdx`, `blockIdx`, `blockDim` and `gridDim` are for the thread that runs now.
 struct Builtins {
-    Index thread, block;
-    Extent block_extent, grid_extent;
+    Triple thread, block;
+    Triple block_extent, grid_extent;
 };
 extern Builtins builtins;
 
@@ -57,8 +53,8 @@ constexpr unsigned most_threads = 1024;
 
 // Ends the launch with an error; `check` says which kind of check found it.
 [[noreturn]] void fail(const char* check, const std::string& message);
-std::string at(Place place);      // "at rows.cu:12"
-std::string at(const void* pc);   // "at {pc 0x1234}", an offset in the library that Python resolves
+std::string at(Place place);     // "at rows.cu:12"
+std::string at(const void* pc);  // "at {pc 0x1234}", an offset in the library that Python resolves
 std::string name_of_thread(uint64_t block, unsigned thread);
 extern const bool checked;  // whether the kernels carry the compiler's instrumentation
 
@@ -69,7 +65,7 @@ struct Range {
         return address >= begin && static_cast<const char*>(address) + size <= end;
     }
 };
-Range shared_memory();  // where the `__shared__` variables of this library lie
+Range shared_memory();  // where the `__shared__` variables of this library lie, for the thread of the host that asks
 bool is_constant(const void* address, size_t size);  // in this library's read-only data
 
 // ---- the checker, for the runtime ------------------------------------------------------------------------------

@@ -33,10 +33,10 @@ struct SourceLocation {
 extern "C" {
 
 #define CALLER __builtin_return_address(0)
-#define ACCESS(size)                                                                                  \
-    void __tsan_read##size(void* address) { touch(address, size, false, CALLER); }                    \
-    void __tsan_write##size(void* address) { touch(address, size, true, CALLER); }                    \
-    void __tsan_unaligned_read##size(void* address) { touch(address, size, false, CALLER); }          \
+#define ACCESS(size)                                                                         \
+    void __tsan_read##size(void* address) { touch(address, size, false, CALLER); }           \
+    void __tsan_write##size(void* address) { touch(address, size, true, CALLER); }           \
+    void __tsan_unaligned_read##size(void* address) { touch(address, size, false, CALLER); } \
     void __tsan_unaligned_write##size(void* address) { touch(address, size, true, CALLER); }
 ACCESS(1)
 ACCESS(2)
@@ -51,10 +51,13 @@ void __tsan_func_exit() {}
 
 void __ubsan_handle_out_of_bounds(void* data, void*) {
     const auto* location = static_cast<const SourceLocation*>(data);
-    fail("memory", "index out of the bounds of its array " + at(Place{location->file, static_cast<int>(location->line)}));
+    fail("memory",
+         "index out of the bounds of its array " + at(Place{location->file, static_cast<int>(location->line)}));
 }
 void __ubsan_handle_shift_out_of_bounds(void* data, void*, void*) { undefined("shift by more than the width", data); }
-void __ubsan_handle_divrem_overflow(void* data, void*, void*) { undefined("integer division by zero or overflow", data); }
+void __ubsan_handle_divrem_overflow(void* data, void*, void*) {
+    undefined("integer division by zero or overflow", data);
+}
 void __ubsan_handle_add_overflow(void* data, void*, void*) { undefined("overflow in signed +", data); }
 void __ubsan_handle_sub_overflow(void* data, void*, void*) { undefined("overflow in signed -", data); }
 void __ubsan_handle_mul_overflow(void* data, void*, void*) { undefined("overflow in signed *", data); }
