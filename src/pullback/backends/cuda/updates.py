@@ -99,6 +99,8 @@ def _fits(parameter: Any, gradient: Any, *state: Any) -> bool:
     if dtype.name not in FLOATS or gradient.dtype != dtype:
         return False
     real, present = wide(dtype), [array for array in state if array is not None]
+    if state[-1] is not None and real == dtype:  # a kernel knows master weights of 16-bit parameters only
+        return False
     return all(array.dtype == real for array in present) and all(
         array.size == size and array.flags.c_contiguous for array in (parameter, gradient, *present)
     )
