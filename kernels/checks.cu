@@ -22,13 +22,13 @@ struct Squared {
     __device__ __forceinline__ double operator()(double x) const { return x * x; }
 };
 
-// results[0]: the Euclidean norm of all arrays as one vector; results[1]: min(1, most / (norm + 1e-6)), or NaN.
+// *length: the Euclidean norm of all arrays as one vector; *factor: min(1, most / (norm + 1e-6)), or NaN.
 // Squares are summed in float64, so nothing of 32 bits or less overflows, piece by piece and then over the pieces:
 // neither the number of blocks nor their order changes a bit.
 template <class T>
 __global__ void __launch_bounds__(256)
 norm(const uint64* __restrict__ table, const int* __restrict__ owners, int64 pieces, Wide<T> most, double* sums,
-     uint32* counter, Wide<T>* __restrict__ results) {
+     uint32* counter, Wide<T>* __restrict__ length, Wide<T>* __restrict__ factor) {
     for (int64 number = blockIdx.x; number < pieces; number += gridDim.x) {
         const double sum = all_of_block(share<T>(Piece(table, owners, number), Squared()));
         if (threadIdx.x == 0) sums[number] = sum;
@@ -38,9 +38,9 @@ norm(const uint64* __restrict__ table, const int* __restrict__ owners, int64 pie
     for (int64 number = threadIdx.x; number < pieces; number += blockDim.x) total += sums[number];
     total = all_of_block(total);
     if (threadIdx.x == 0) {
-        const Wide<T> found = Wide<T>(::sqrt(total)), factor = most / (found + Wide<T>(1e-6));
-        results[0] = found;
-        results[1] = factor > 1 ? Wide<T>(1) : factor;
+        *length = Wide<T>(::sqrt(total));
+        const Wide<T> quotient = most / (Wide<T>(::sqrt(total)) + Wide<T>(1e-6));
+        *factor = quotient > 1 ? Wide<T>(1) : quotient;
     }
 }
 

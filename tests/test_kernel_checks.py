@@ -25,9 +25,10 @@ def norm(
     number, rows = real(arrays[0].dtype.name), [(array,) for array in arrays]
     table, owners, pieces = table_of(rows)
     sums, counter, results = np.full(max(1, pieces), nan), np.zeros(1, np.uint32), np.full(2, nan, number)
+    length, factor = results[:1], results[1:]
     kernel("norm", arrays[0].dtype.name, checked)(
-        blocks, 64, table, owners, pieces, number(most), sums, counter, results,
-        order=order, reachable=reached(rows), uninitialised=[sums, results],
+        blocks, 64, table, owners, pieces, number(most), sums, counter, length, factor,
+        order=order, reachable=reached(rows), uninitialised=[sums, length, factor],
     )  # fmt: skip
     assert counter[0] == 0, "the next launch finds the counter at zero"
     return results

@@ -39,12 +39,12 @@ def norm_and_factor(arrays: Sequence[Any], most: float) -> tuple[Any, Any] | Non
     if not arrays or not taken(*arrays):
         return None
     dtype, pieces = arrays[0].dtype, pieces_of([(array,) for array in arrays])
-    results = cupy.empty(2, wide(dtype))
+    length, factor = cupy.empty((), wide(dtype)), cupy.empty((), wide(dtype))
     sums = workspace("sums of squares", max(1, pieces.total), np.float64)
     kernel(FILE, _instance("norm", dtype))(
-        max(1, pieces.blocks), THREADS, *pieces.arguments(), wide(dtype)(most), sums, zeroed(1), results
+        max(1, pieces.blocks), THREADS, *pieces.arguments(), wide(dtype)(most), sums, zeroed(1), length, factor
     )
-    return results[0], results[1]
+    return length, factor
 
 
 def scale(pairs: Sequence[tuple[Any, Any]], factor: Any) -> bool:
@@ -70,12 +70,12 @@ def nonfinite(arrays: Sequence[Any]) -> Any:
     """Whether a number in contiguous arrays of one dtype is NaN or infinite: one launch.
 
     Returns:
-        1 or 0 in an int32 array of one number on the device, as optimizers take it for `skip`; None when the kernel
+        1 or 0 in an int32 array of no dimensions on the device, as optimizers take it for `skip`; None when the kernel
         does not take the arrays.
     """
     if not arrays or not taken(*arrays):
         return None
-    pieces, flag = pieces_of([(array,) for array in arrays]), cupy.empty(1, np.int32)
+    pieces, flag = pieces_of([(array,) for array in arrays]), cupy.empty((), np.int32)
     kernel(FILE, _instance("nonfinite", arrays[0].dtype))(
         max(1, pieces.blocks), THREADS, *pieces.arguments(), zeroed(2), flag
     )
