@@ -11,7 +11,7 @@ from stand_in_cupy import device, watched
 from stand_in_cupy.kernels import listed
 
 import pullback as pb
-from pullback.errors import ArgumentError, IndexingError, NonFiniteError
+from pullback.errors import ArgumentError, IndexingError, KernelError, NonFiniteError
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -214,6 +214,30 @@ def test_a_wrong_label_is_raised_by_the_next_call_that_waits(monkeypatch: pytest
     monkeypatch.setattr(complaints, "at_once", True)
     with pytest.raises(IndexingError, match=r"label 9"):
         pb.cross_entropy(x, labels)
+
+
+def test_a_wrong_label_of_a_replayed_graph_is_raised_as_well() -> None:
+    import cupy
+
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        x, labels = pb.ones((3, 4), device="cuda"), pb.tensor([0, 1, 2], device="cuda")
+        stream.begin_capture()
+        with pytest.raises(KernelError, match="run the step once before"):
+            pb.cross_entropy(x, labels)
+        stream.end_capture()
+        pb.cross_entropy(x, labels)
+        pool = cupy.cuda.MemoryPool()
+        with cupy.cuda.using_allocator(pool.malloc):
+            stream.begin_capture()
+            loss = pb.cross_entropy(x, labels)
+            graph = stream.end_capture()
+        graph.launch(stream)
+        assert float(loss) == pytest.approx(np.log(4))
+        labels.data[1] = 7
+        graph.launch(stream)
+        with pytest.raises(IndexingError, match=r"label 7 \(number 1\)"):
+            float(loss)
 
 
 def test_wrong_signs_are_raised_by_the_next_call_that_waits() -> None:

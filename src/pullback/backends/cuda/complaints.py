@@ -13,6 +13,8 @@ from typing import Any
 import cupy
 import numpy as np
 
+from ...errors import KernelError
+
 __all__ = ["LATE", "complaint", "launched", "raise_complaints"]
 
 LATE = "It was found on the device, and may be of an earlier batch; CUDA_LAUNCH_BLOCKING=1 tells at once"
@@ -23,33 +25,40 @@ Explain = Callable[[int, int, int], Exception]
 
 _notes: dict[tuple[Explain, int, int], Any] = {}
 _unread: set[tuple[Explain, int, int]] = set()
+_captured: set[tuple[Explain, int, int]] = set()  # written again by every replay, of which nothing is known here
 
 
 def complaint(explain: Explain) -> Any:
-    """Three 64-bit integers for a kernel of this stream: 0 while all is well, else what `explain` makes an error of."""
-    key = (explain, *_queue())
+    """Three 64-bit integers for a kernel of this stream: 0 while all is well, else what `explain` makes an error of.
+
+    Raises:
+        KernelError: there are none yet and the stream is being captured, when nothing can be set to zero.
+    """
+    key, capturing = (explain, *_queue()), cupy.cuda.get_current_stream().is_capturing()
     note = _notes.get(key)
     if note is None:
+        if capturing:
+            raise KernelError("a loss with labels cannot be captured at its first run; run the step once before")
         note = _notes[key] = cupy.zeros(3, np.int64)
-    _unread.add(key)
+    (_captured if capturing else _unread).add(key)
     return note
 
 
 def launched() -> None:
     """To be called after a launch that was given a complaint."""
-    if at_once:
+    if at_once and not cupy.cuda.get_current_stream().is_capturing():
         raise_complaints()
 
 
 def raise_complaints() -> None:
     """Wait for the current stream, and raise what its kernels have complained about.
 
-    Nothing is asked of the device if none of them was launched since.
+    Nothing is asked of the device if none of them was launched since, nor ever captured.
     """
-    if not _unread:
+    if not _unread and not _captured:
         return
     queue = _queue()
-    for key in [key for key in _unread if key[1:] == queue]:
+    for key in [key for key in _unread | _captured if key[1:] == queue]:
         _unread.discard(key)
         found = cupy.asnumpy(_notes[key]).tolist()
         if found[0]:
