@@ -23,6 +23,8 @@ _LOW, _HIGH = (0, 1) if sys.byteorder == "little" else (1, 0)
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 _WORD = 0xFFFFFFFF
+_WORDS = np.dtype("<u4")  # so that their halves lie low ones first
+_HALVES = np.dtype("<u2")
 _scratch = local()  # ufuncs let other threads run, so each thread has its own
 
 
@@ -49,8 +51,8 @@ def kept(key: int, step: int, count: int, threshold: int) -> np.ndarray:
     """Whether each of `count` numbers is kept at a step."""
     if threshold == 0:
         return np.zeros(count, np.bool)
-    words = _of_step(key, step, -(-count // DECISIONS)).astype("<u4", copy=False)
-    return words.reshape(-1).view("<u2")[:count] <= np.uint16(threshold - 1)
+    words = _of_step(key, step, -(-count // DECISIONS)).astype(_WORDS, copy=False)
+    return words.reshape(-1).view(_HALVES)[:count] <= np.uint16(threshold - 1)
 
 
 def _of_step(key: int, step: int, count: int) -> np.ndarray:

@@ -194,12 +194,12 @@ class Generator:
     def take_step(self) -> tuple[int, int]:
         """(key, step), whole numbers of 64 bits, that no call gave before: a mask is a function of them.
 
-        They are the first word of the key and the position; the stream moves on by a block.
+        They are the first words of the key and of the position; the stream moves on by a block.
         """
         with _taking_a_step:
-            position = self.get_state()["position"]
-            self._bits.random_raw(4, False)
-        return self._key[0], position % 2**64
+            step = int(self._bits.state["state"]["counter"][0])
+            self._bits.random_raw(4)
+        return self._key[0], step
 
 
 def _fractions(words: np.ndarray) -> np.ndarray:
