@@ -117,38 +117,41 @@ struct gelu {
 };
 
 // gelu with approximate="tanh". The gate (1 + tanh(u)) / 2 is sigmoid(2 u), which does not cancel on the left.
-struct gelu_tanh {
+struct gelu_by_tanh {
     static constexpr double twice_curve = 2 * 0.79788456080286536, cube = 0.044715;  // sqrt(2 / pi)
     template <class W> static __device__ W gate(W x) {
         return sigmoid::value(W(twice_curve) * (x + W(cube) * (x * x * x)));
     }
     template <class W> static __device__ W value(W x) { return x * gate(x); }
     template <class W> static __device__ W slope(W g, W x) {
-        const W part = gate(x);
-        const W bend = W(twice_curve) * x * (part * (1 - part));  // exactly 0 long before x * x overflows
-        return g * (part + bend + W(3 * cube) * bend * x * x);
+        const W open = gate(x), shut = gate(-x);             // their sum is 1
+        const W bend = W(twice_curve) * x * (open * shut);  // exactly 0 long before x * x overflows
+        return g * (open + bend + W(3 * cube) * bend * x * x);
     }
 };
 
 struct silu {
     template <class W> static __device__ W value(W x) { return x * sigmoid::value(x); }
     template <class W> static __device__ W slope(W g, W x) {
-        const W gate = sigmoid::value(x);
-        return g * (gate * (1 + x * (1 - gate)));
+        return g * (sigmoid::value(x) * (1 + x * sigmoid::value(-x)));
     }
 };
 
 // tanh(ln(1 + e)) = e (e + 2) / (e (e + 2) + 2), e = exp(x), on the right with both sides over e^2.
 struct mish {
-    template <class W> static __device__ W gate(W x) {
-        const W small = ::exp(-::fabs(x));
-        const W part = x >= 0 ? 1 + 2 * small : small * (small + 2);
-        return part / (part + (x >= 0 ? 2 * small * small : W(2)));
-    }
-    template <class W> static __device__ W value(W x) { return x * gate(x); }
+    template <class W> struct Gate {
+        W open, shut;  // their sum is 1
+        __device__ explicit Gate(W x) {
+            const W small = ::exp(-::fabs(x));
+            const W part = x >= 0 ? 1 + 2 * small : small * (small + 2), rest = x >= 0 ? 2 * small * small : W(2);
+            open = part / (part + rest);
+            shut = rest / (part + rest);
+        }
+    };
+    template <class W> static __device__ W value(W x) { return x * Gate<W>(x).open; }
     template <class W> static __device__ W slope(W g, W x) {
-        const W part = gate(x);
-        return g * (part + x * sigmoid::value(x) * ((1 - part) * (1 + part)));
+        const Gate<W> gate(x);
+        return g * (gate.open + x * sigmoid::value(x) * (gate.shut * (1 + gate.open)));
     }
 };
 

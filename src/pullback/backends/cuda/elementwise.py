@@ -41,7 +41,7 @@ class Call:
         for name in names:
             value = values[name]
             if isinstance(value, str):
-                chosen = scalar.name if value == "none" else f"{scalar.name}_{value}"
+                chosen = scalar.name if value == "none" else f"{scalar.name}_by_{value}"
                 if chosen not in scalars():
                     return None
                 scalar = scalars()[chosen]

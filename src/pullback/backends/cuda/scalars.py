@@ -19,7 +19,7 @@ class Scalar:
     """The functions of one op.
 
     Attributes:
-        name: The op's name. `gelu_tanh` is `gelu` where a parameter is "tanh": what selects a variant stands behind.
+        name: The op's name, and of the variant that a parameter selects also its value: `gelu_by_tanh`.
         struct: The C++ name.
         functions: The arguments of `value`, `slope`, `slope_x`, `slope_y`, as far as it has them.
         defaults: The parameters' defaults, which are those of the op.
@@ -32,8 +32,8 @@ class Scalar:
 
     @property
     def is_variant(self) -> bool:
-        """Whether this is not the op of its name, but another at one value of a parameter."""
-        return self.name.rpartition("_")[0] in scalars()
+        """Whether this is a variant of an op."""
+        return "_by_" in self.name
 
     def arrays(self, function: str) -> tuple[str, ...]:
         """The arguments of a function that are arrays."""

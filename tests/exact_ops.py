@@ -1,0 +1,92 @@
+"""Ops and their rules as the op table has them, in long double: what kernels are measured against."""
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import scipy.special
+
+from pullback.backends.base import Namespace
+from pullback.backends.cuda.scalars import Scalar, scalars
+from pullback.backends.numpy_backend import NumpyBackend
+from pullback.core.op import OPS, ArrayOps, Op
+
+EXACT = np.longdouble
+EPS = {name: float(np.finfo(name).eps) for name in ("float64", "float32", "float16")} | {"bfloat16": 2.0**-7}
+TINY = {name: float(np.finfo(name).tiny) for name in ("float64", "float32", "float16")} | {"bfloat16": 2.0**-126}
+CTYPES = {
+    "float64": "double", "float32": "float", "float16": "pullback::float16", "bfloat16": "pullback::bfloat16",
+}  # fmt: skip
+DTYPES = {name: np.dtype(getattr(ml_dtypes, name) if name == "bfloat16" else name) for name in CTYPES}
+
+
+def wide(dtype: str) -> str:
+    """The dtype that kernels compute in."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+class _Exact(NumpyBackend):
+    """NumPy, with an error function that takes long double (but is exact to float64 only)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.xp = Namespace(
+            SimpleNamespace(**vars(self.xp)),
+            erf=lambda x: scipy.special.erf(x.astype(np.float64)).astype(x.dtype),
+            erfc=lambda x: scipy.special.erfc(x.astype(np.float64)).astype(x.dtype),
+        )
+
+
+_BACKEND = _Exact()
+_OPS = ArrayOps(_BACKEND)
+
+
+def op_of(scalar: Scalar) -> Op:
+    """The op of a function, or of the variant of one."""
+    return OPS[scalar.name.partition("_by_")[0]]
+
+
+def names_of(rule: Any) -> tuple[str, ...]:
+    """The arguments of a rule without the namespace."""
+    return tuple(name for name in inspect.signature(rule).parameters if name != "xp")
+
+
+def rule_of(scalar: Scalar, function: str) -> Any:
+    """The rule that a slope is: that of the first array, or of the second."""
+    return op_of(scalar).rules[function == "slope_y"]
+
+
+def exact(scalar: Scalar, function: str, *given: Any) -> np.ndarray:
+    """The value of a function of scalar.cuh by the op table: arrays, then numbers, in the order of its declaration."""
+    op, names = op_of(scalar), scalar.functions[function]
+    values = {a.name: a.default for a in op.arguments}
+    values |= {name: x.astype(EXACT) if isinstance(x, np.ndarray) else x for name, x in zip(names, given, strict=True)}
+    if scalar.is_variant:
+        values["approximate"] = scalar.name.partition("_by_")[2]
+    with np.errstate(all="ignore"):
+        if function == "value":
+            return np.asarray(op.forward(_BACKEND.xp, *[values[a.name] for a in op.arguments]))
+        rule = rule_of(scalar, function)
+        before = [_OPS] if "xp" in inspect.signature(rule).parameters else []
+        return np.asarray(rule(*before, *[values[name] for name in names_of(rule)]))
+
+
+def condition(scalar: Scalar, function: str, *given: Any) -> np.ndarray:
+    """By how much a relative error of the arguments grows: the sum over arrays of |x f'(x) / f(x)|, by differences."""
+    value = exact(scalar, function, *given)
+    total = np.zeros(value.shape, EXACT)
+    step = EXACT(2.0) ** -30
+    with np.errstate(all="ignore"):
+        for i, x in enumerate(given):
+            if isinstance(x, np.ndarray):
+                moved = list(given)
+                moved[i] = x.astype(EXACT) * (1 + step)
+                total = total + np.abs((exact(scalar, function, *moved) - value) / (step * value))
+    return np.where(np.isfinite(total), total, 0)
+
+
+def variants() -> list[Scalar]:
+    """All functions of scalar.cuh."""
+    return list(scalars().values())
