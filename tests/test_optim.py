@@ -2,7 +2,6 @@
 
 import threading
 import tracemalloc
-from types import SimpleNamespace
 
 import array_api_strict
 import numpy as np
@@ -105,7 +104,8 @@ def test_chunks_give_what_the_plain_formulas_give(monkeypatch, xp, size):
         (False, {**sgd, "decay": d, "dampening": c, "nesterov": n})
         for d, c, n in ((0.0, 0.0, False), (0.2, 0.3, False), (0.1, 0.0, True))
     ]
-    backend = SimpleNamespace(xp=xp)
+    backend = Backend()
+    backend.name, backend.xp = "here", xp
     for is_adam, options in cases:
         for velocity in (True,) if is_adam else (True, False):
             chunked, plain = [[a.copy() for a in arrays] for _ in range(2)]

@@ -66,10 +66,6 @@ class Backend:
             raise DeviceError(f"no device {device!r}; this one is called {self.name!r}")
         return nullcontext()
 
-    def working_on(self, device: str) -> AbstractContextManager[Any]:
-        """A context for work in place on arrays of `device`: `on(device)` and `quiet()` in one."""
-        return self.on(device)
-
     def quiet(self) -> AbstractContextManager[Any]:
         """A context in which floating-point exceptions inside rules are not reported one op at a time."""
         return nullcontext()
@@ -89,7 +85,7 @@ class Backend:
     # --- optimizers' updates, in place ---
     # Rows are parameters that take one step together: flat arrays of one length each. The last of a row is None, or the
     # parameter in the wider dtype of its state, which is what is updated; the parameter becomes its rounded copy then.
-    # Gradients are only read. A backend may bring fused kernels that do the same.
+    # Gradients are only read. A backend may bring fused kernels that do the same. All rows are on one device.
 
     packs = False  # whether small parameters of one dtype are handed over as one row
 
@@ -104,18 +100,19 @@ class Backend:
             velocity = momentum velocity + (1 - dampening) g
             p = p - rate (g + momentum velocity if nesterov, else velocity; g without momentum)
         """
-        for p, g, velocity, master in rows:
-            w = p if master is None else master
-            g = self.xp.astype(g, w.dtype, copy=False)
-            if decay:
-                g = g + decay * w
-            if velocity is not None:
-                velocity *= momentum
-                velocity += (1.0 - dampening) * g
-                g = g + momentum * velocity if nesterov else velocity
-            w -= rate * g
-            if master is not None:
-                p[...] = self.xp.astype(w, p.dtype)
+        with self.on(self.device_of(rows[0][0])):
+            for p, g, velocity, master in rows:
+                w = p if master is None else master
+                g = self.xp.astype(g, w.dtype, copy=False)
+                if decay:
+                    g = g + decay * w
+                if velocity is not None:
+                    velocity *= momentum
+                    velocity += (1.0 - dampening) * g
+                    g = g + momentum * velocity if nesterov else velocity
+                w -= rate * g
+                if master is not None:
+                    p[...] = self.xp.astype(w, p.dtype)
 
     def update_adam(
         self, rows: Sequence[tuple[Any, Any, Any, Any, Any]], *,
@@ -128,16 +125,17 @@ class Backend:
 
             m = beta1 m + g;   v = beta2 v + g^2;   p = shrink p - rate m / (sqrt(v) + eps)
         """
-        for p, g, m, v, master in rows:
-            w = p if master is None else master
-            g = self.xp.astype(g, w.dtype, copy=False)
-            if decay:
-                g = g + decay * w
-            m *= betas[0]
-            m += g
-            v *= betas[1]
-            v += g * g
-            w *= shrink
-            w -= rate * m / (self.xp.sqrt(v) + eps)
-            if master is not None:
-                p[...] = self.xp.astype(w, p.dtype)
+        with self.on(self.device_of(rows[0][0])):
+            for p, g, m, v, master in rows:
+                w = p if master is None else master
+                g = self.xp.astype(g, w.dtype, copy=False)
+                if decay:
+                    g = g + decay * w
+                m *= betas[0]
+                m += g
+                v *= betas[1]
+                v += g * g
+                w *= shrink
+                w -= rate * m / (self.xp.sqrt(v) + eps)
+                if master is not None:
+                    p[...] = self.xp.astype(w, p.dtype)

@@ -5,7 +5,8 @@ an array. Each function takes the common case, says so, and leaves every other (
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,23 @@ Plain = Callable[..., Any]
 
 _add: Any = np.add.reduce
 _largest: Any = np.maximum.reduce
-_union: Any = np.bitwise_or.reduce
 _ZEROS = {np.dtype(f"f{size}"): np.zeros((), f"f{size}") for size in (4, 8)}
 _INTEGERS = {np.dtype(f"f{size}"): np.dtype(f"i{size}") for size in (4, 8)}
+_UNSIGNED = {
+    np.dtype(f"{kind}{size}"): np.dtype(f"u{size}") for kind in "iu" for size in (1, 2, 4, 8) if kind == "i" or size < 8
+}
 
 
 def fused(name: str, plain: Plain) -> Plain:
     """The function for the op `name`, with `plain` to fall back on; `plain` itself where there is none."""
     function = _FUSED.get(name)
-    return plain if function is None else partial(function, plain)
+    return plain if function is None else MethodType(function, plain)
 
 
 @lru_cache(maxsize=16)
-def _counted(n: int) -> np.ndarray:
-    """0 to n - 1, not to be written."""
-    numbers = np.arange(n)
+def _counted(n: int, by: int) -> np.ndarray:
+    """0, `by`, ... below `n * by`, not to be written."""
+    numbers = np.arange(0, n * by, by)
     numbers.flags.writeable = False
     return numbers
 
@@ -44,16 +47,48 @@ def relu_slope(plain: Plain, g: Any, out: Any) -> Any:
     return np.multiply(chosen, g.view(integers), chosen).view(g.dtype)
 
 
+def linear(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
+    """Matrices of one dtype; `dot` starts sooner than `@`."""
+    dtype = w.dtype
+    if x.ndim != 2 or w.ndim != 2 or x.dtype is not dtype or dtype not in _ZEROS:
+        return plain(x, w, b)
+    if b is not None and (b.shape != w.shape[1:] or b.dtype is not dtype):
+        return plain(x, w, b)
+    try:
+        y = x.dot(w)
+    except ValueError:
+        return plain(x, w, b)
+    if b is not None:
+        y += b
+    return y
+
+
 def linear_relu(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
-    """Bias and activation in the buffer of the product, for matrices of one dtype."""
-    zero = _ZEROS.get(w.dtype)
-    if b is None or x.ndim != 2 or x.shape[1:] != w.shape[:1] or b.shape != w.shape[1:]:
+    """The same with a bias, and the activation in the buffer of the sum."""
+    dtype = w.dtype
+    if x.ndim != 2 or w.ndim != 2 or x.dtype is not dtype or dtype not in _ZEROS:
         return plain(x, w, b)
-    if zero is None or x.dtype != w.dtype or b.dtype != w.dtype:
+    if b is None or b.shape != w.shape[1:] or b.dtype is not dtype:
         return plain(x, w, b)
-    y = x @ w
+    try:
+        y = x.dot(w)
+    except ValueError:
+        return plain(x, w, b)
     y += b
-    return np.maximum(y, zero, out=y)
+    return np.maximum(y, _ZEROS[dtype], out=y)
+
+
+def bias_slope(plain: Plain, g: Any, value: Any, bias: Any, activation: str) -> Any:
+    """Of relu, for a matrix."""
+    if activation != "relu" or bias is None or g.__class__ is not np.ndarray or g.ndim != 2:
+        return plain(g, value, bias, activation)
+    dtype = value.dtype
+    if dtype not in _ZEROS or g.dtype is not dtype or g.shape != value.shape:
+        return plain(g, value, bias, activation)
+    integers = _INTEGERS[dtype]
+    chosen = (value > _ZEROS[dtype]).astype(integers)
+    dz = np.multiply(chosen, g.view(integers), chosen).view(dtype)
+    return dz, _add(dz, 0)
 
 
 def cross_entropy(
@@ -66,22 +101,21 @@ def cross_entropy(
         return plain(logits, labels, label_smoothing, ignore_index, class_weights, reduction)
     if len(shape) != 2 or logits.dtype not in _ZEROS or not logits.size or not _are_labels(labels, shape):
         return plain(logits, labels)
-    rows = _counted(shape[0])
+    rows, classes, dtype = shape[0], shape[1], logits.dtype
     p = logits - _largest(logits, 1, None, None, True)
-    losses = p[rows, labels]
+    losses = p.reshape(-1)[_counted(rows, classes) + labels]
     np.exp(p, p)
     sums = _add(p, 1, None, None, True)
     p /= sums
     np.subtract(np.log(sums, sums)[:, 0], losses, losses)
-    return _add(losses) / logits.dtype.type(shape[0]), p
+    return _add(losses) / dtype.type(rows), p
 
 
 def _are_labels(labels: Any, shape: tuple[int, int]) -> bool:
     """Whether `labels` is a row of class numbers for logits of that shape."""
-    if labels.__class__ is not np.ndarray or labels.shape != shape[:1] or labels.dtype.kind not in "iu":
+    if labels.__class__ is not np.ndarray or labels.shape != shape[:1] or labels.dtype not in _UNSIGNED:
         return False
-    bits = _union(labels)  # below 0 if any is, and never less than the largest
-    return bool(0 <= bits < shape[1] or (bits >= 0 and _largest(labels) < shape[1]))
+    return bool(_largest(labels.view(_UNSIGNED[labels.dtype])) < shape[1])  # numbers below 0 are very large here
 
 
 def cross_entropy_slope(
@@ -95,10 +129,10 @@ def cross_entropy_slope(
         return plain(g, probabilities, labels)
     share = probabilities.dtype.type(g / labels.shape[0])
     slope = probabilities * share
-    slope[_counted(labels.shape[0]), labels] -= share
+    slope.reshape(-1)[_counted(*slope.shape) + labels] -= share
     return slope
 
 
 _FUSED: dict[str, Callable[..., Any]] = {
-    f.__name__: f for f in (relu_slope, linear_relu, cross_entropy, cross_entropy_slope)
+    f.__name__: f for f in (relu_slope, bias_slope, linear, linear_relu, cross_entropy, cross_entropy_slope)
 }

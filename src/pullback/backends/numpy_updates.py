@@ -6,6 +6,7 @@ every result goes into a buffer that is there already.
 """
 
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from threading import local
 from typing import Any
 
@@ -19,16 +20,29 @@ _scratch = local()  # ufuncs let other threads run, so each thread has buffers o
 
 def update_sgd(rows: Sequence[Sequence[Any]], **options: Any) -> None:
     """See `Backend.update_sgd`."""
-    _in_chunks(_descend, rows, options)
+    _quietly(_in_chunks, _descend, rows, options)
 
 
 def update_adam(rows: Sequence[Sequence[Any]], **options: Any) -> None:
     """See `Backend.update_adam`."""
-    _in_chunks(_adapt, rows, options)
+    _quietly(_in_chunks, _adapt, rows, options)
+
+
+def _quietly(f: Callable[..., None], *args: Any) -> None:
+    """`f(*args)` in a context where NumPy reports no floating-point exceptions.
+
+    It is made once for each thread: `np.errstate` takes a tenth of a step of a small net.
+    """
+    try:
+        context = _scratch.context
+    except AttributeError:
+        context = _scratch.context = Context()
+        context.run(np.seterr, all="ignore")
+    context.run(f, *args)
 
 
 def _descend(
-    w: Any, g: Any, velocity: Any, t: Any, u: Any,
+    w: Any, g: Any, velocity: Any, t: Any, u: Any, numbers: Sequence[Any],
     rate: float, momentum: float, dampening: float, nesterov: bool, decay: float,
 ) -> None:  # fmt: skip
     if decay:
@@ -53,47 +67,51 @@ def _descend(
 
 
 def _adapt(
-    w: Any, g: Any, m: Any, v: Any, t: Any, u: Any,
+    w: Any, g: Any, m: Any, v: Any, t: Any, u: Any, numbers: Sequence[Any],
     rate: float, betas: tuple[float, float], eps: float, decay: float, shrink: float,
 ) -> None:  # fmt: skip
+    beta1, beta2, epsilon, scale = numbers
+    beta1[()], beta2[()], epsilon[()], scale[()] = *betas, eps, rate
     if decay:
         np.multiply(w, decay, u)
         u += g
         g = u
     if shrink != 1.0:
         w *= shrink
-    m *= betas[0]
+    m *= beta1
     m += g
-    v *= betas[1]
+    v *= beta2
     np.multiply(g, g, t)
     v += t
     np.sqrt(v, t)
-    t += eps
+    t += epsilon
     np.divide(m, t, t)
-    t *= rate
+    t *= scale
     w -= t
 
 
 def _in_chunks(update: Callable[..., None], rows: Sequence[Sequence[Any]], options: dict[str, Any]) -> None:
-    """Call `update` on pieces of each row, with two scratch buffers as long as the piece."""
+    """Call `update` on pieces of each row, with two scratch buffers as long as the piece, and scratch numbers."""
     for p, *arrays, master in rows:
         w = p
         if master is not None:
             w, arrays[0] = master, arrays[0].astype(master.dtype)
-        t, u = _buffers(w.dtype)
+        t, u, numbers = _scratch_of(w.dtype)
         size = w.size
         if size <= CHUNK:
-            update(w, *arrays, t[:size], u[:size], **options)
+            update(w, *arrays, t[:size], u[:size], numbers, **options)
         for start in range(0, size, CHUNK) if size > CHUNK else ():
             part, count = slice(start, start + CHUNK), min(CHUNK, size - start)
             pieces = [a if a is None else a[part] for a in (w, *arrays)]
-            update(*pieces, t[:count], u[:count], **options)
+            update(*pieces, t[:count], u[:count], numbers, **options)
         if master is not None:
             p[...] = master
 
 
-def _buffers(dtype: Any) -> Any:
+def _scratch_of(dtype: Any) -> Any:
+    """Two buffers, and arrays of no dimension: a product with one takes two thirds of that with a Python number."""
     try:
         return _scratch.__dict__[dtype]
     except KeyError:
-        return _scratch.__dict__.setdefault(dtype, (np.empty(CHUNK, dtype), np.empty(CHUNK, dtype)))
+        numbers = [np.empty((), dtype) for _ in range(4)]
+        return _scratch.__dict__.setdefault(dtype, (np.empty(CHUNK, dtype), np.empty(CHUNK, dtype), numbers))

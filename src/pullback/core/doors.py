@@ -7,6 +7,7 @@ two arrays.
 from collections.abc import Callable, Sequence
 from inspect import Parameter
 from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -123,18 +124,27 @@ def _binary(op: Op) -> Callable[..., Any]:
 def _ternary(op: Op) -> Callable[..., Any]:
     """The call of an op of three arrays and no parameters, without promotion; the last array may be None."""
     bodies = op.bodies
-    keepers = {tracked: op.keeper(tracked) for tracked in product((False, True), repeat=3)}
+    keepers = {missing: op.keeper([not m for m in missing]) for missing in product((False, True), repeat=3)}
     recorded = op.differentiable
 
     def call(x: Any, y: Any, z: Any = None) -> Any:
-        a, m = (x.data, x.node) if x.__class__ is Tensor else (operand(op, x, op.inputs[0]), None)
-        b, n = (y.data, y.node) if y.__class__ is Tensor else (operand(op, y, op.inputs[1]), None)
-        c, o = (z.data, z.node) if z.__class__ is Tensor else (operand(op, z, op.inputs[2]), None)
-        if a.__class__ is b.__class__ and (c is None or a.__class__ is c.__class__) and a.__class__ not in WEAK:
-            body = bodies[a.__class__]
+        m = n = o = None
+        if x.__class__ is Tensor:
+            a, m = x.data, x.node
         else:
+            a = operand(op, x, op.inputs[0])
+        if y.__class__ is Tensor:
+            b, n = y.data, y.node
+        else:
+            b = operand(op, y, op.inputs[1])
+        if z.__class__ is Tensor:
+            c, o = z.data, z.node
+        else:
+            c = operand(op, z, op.inputs[2])
+        kind = a.__class__
+        if kind is not b.__class__ or (c is not None and kind is not c.__class__) or kind in WEAK:
             (a, b, c), kind = together(op, (a, b, c), False)
-            body = bodies[kind]
+        body = bodies[kind]
         try:
             data = body(a, b, c)
         except Exception as error:
@@ -145,7 +155,7 @@ def _ternary(op: Op) -> Callable[..., Any]:
             out.node = None
         else:
             out.node = e = new(Equation)
-            keep = keepers[m is not None, n is not None, o is not None]
+            keep = keepers[m is None, n is None, o is None]
             e.seq, e.op, e.parents, e.saved = tick(), op, (m, n, o), keep((None, a, b, c, data))
             dtype = data.dtype
             fits = a.dtype is dtype and b.dtype is dtype and (c is None or c.dtype is dtype)
@@ -189,7 +199,7 @@ def _single(op: Op) -> Callable[..., Any]:
             raise explained(op, (array,), error) from error
         if node is None or not recorded or not (on := recording()):
             return _constant(op, value)
-        return record(on, (node,), (array,), value, bind(args, kwargs)[1:] if needs_params else ())
+        return record(on, (node,), 1, (array,), value, bind(args, kwargs)[1:] if needs_params else ())
 
     return call
 
@@ -199,26 +209,27 @@ def _general(op: Op) -> Callable[..., Any]:
     bodies, bind, run = op.bodies, _binder(op), _runner(op)
     record = _recorder(op)
     names = [a.name for a in op.arguments]
-    places = [names.index(name) for name in op.inputs]
-    params = [names.index(name) for name in op.params]
-    has_rule = dict(zip(places, op.rules, strict=True)) if op.differentiable else dict.fromkeys(places)
+    rules = op.rules if op.differentiable else [None] * len(op.inputs)
+    places = [(names.index(name), 1 << i if rules[i] else 0) for i, name in enumerate(op.inputs)]
+    params = _picker([names.index(name) for name in op.params])
     promotes = op.promotes and len(places) > 1
 
     def call(*args: Any, **kwargs: Any) -> Any:
         given = bind(args, kwargs)
         nodes: list[Any] = []
         arrays: Any = []
-        kind = None
-        mixed = promotes
-        for place in places:
-            x = given[place]
+        kind: Any = None
+        tracked, mixed = 0, promotes
+        for place, bit in places:
+            x, node = given[place], None
             if x.__class__ is Tensor:
-                nodes.append(x.node if has_rule[place] else None)
+                if bit and x.node is not None:
+                    node = x.node
+                    tracked |= bit
                 x = given[place] = x.data
-            else:
-                nodes.append(None)
-                if x is not None:
-                    x = given[place] = operand(op, x, names[place])
+            elif x is not None:
+                x = given[place] = operand(op, x, names[place])
+            nodes.append(node)
             arrays.append(x)
             if x is not None and x.__class__ is not kind:
                 mixed = mixed or kind is not None
@@ -228,14 +239,14 @@ def _general(op: Op) -> Callable[..., Any]:
         else:
             arrays, kind = together(op, arrays, op.promotes)
             body = bodies[kind]
-            for place, array in zip(places, arrays, strict=True):
+            for (place, _), array in zip(places, arrays, strict=True):
                 given[place] = array
         try:
             value = run(body, given)
         except Exception as error:
             raise explained(op, arrays, error) from error
-        if any(nodes) and (on := recording()):
-            return record(on, tuple(nodes), arrays, value, [given[place] for place in params])
+        if tracked and (on := recording()):
+            return record(on, tuple(nodes), tracked, arrays, value, params(given))
         return _constant(op, value)
 
     return call
@@ -247,7 +258,7 @@ def _sequence(op: Op) -> Callable[..., Any]:
     record = _recorder(op)
     names = [a.name for a in op.arguments]
     place = names.index(op.inputs[0])
-    params = [names.index(name) for name in op.params]
+    params = _picker([names.index(name) for name in op.params])
 
     def call(*args: Any, **kwargs: Any) -> Any:
         given = bind(args, kwargs)
@@ -265,7 +276,7 @@ def _sequence(op: Op) -> Callable[..., Any]:
         except Exception as error:
             raise explained(op, arrays, error) from error
         if op.differentiable and any(nodes) and (on := recording()):
-            return record(on, nodes, tuple(arrays), value, [given[place] for place in params])
+            return record(on, nodes, 1, tuple(arrays), value, params(given))
         return _constant(op, value)
 
     return call
@@ -325,6 +336,13 @@ def _binder(op: Op) -> Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]:
     return bind
 
 
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """What takes the values at `places`, as one tuple."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: [values[place] for place in places]
+
+
 def _runner(op: Op) -> Callable[[Any, list[Any]], Any]:
     """How a body is called with all arguments in order."""
     rest = [i for i, a in enumerate(op.arguments) if a.kind is Parameter.VAR_POSITIONAL]
@@ -340,19 +358,20 @@ def _runner(op: Op) -> Callable[[Any, list[Any]], Any]:
 
 
 def _recorder(op: Op) -> Callable[..., Any]:
-    """What writes a call of `op` on the tape and wraps its value."""
-    keepers: dict[tuple[bool, ...], Any] = {}
+    """What writes a call of `op` on the tape and wraps its value; the bits of `tracked` say which inputs are."""
+    keepers: dict[int, Any] = {}
     always = any(rule and not push for rule, push in zip(op.rules, op.pushes, strict=True))
     converts = "dtype" in op.params
 
-    def record(on: Any, nodes: Sequence[Any], arrays: Sequence[Any], value: Any, params: Sequence[Any]) -> Any:
+    def record(
+        on: Any, nodes: Sequence[Any], tracked: int, arrays: Sequence[Any], value: Any, params: Sequence[Any]
+    ) -> Any:
         data, side = value if op.kept else (value, None)
         if converts and not is_floating(data.dtype):  # steps have no slope
             return _constant(op, value)
-        tracked = (True,) if op.sequence else tuple([n is not None for n in nodes])
         keep = keepers.get(tracked)
         if keep is None:
-            keep = keepers[tracked] = op.keeper(tracked)
+            keep = keepers[tracked] = op.keeper([bool(tracked >> i & 1) for i in range(len(op.inputs))])
         values = (None, arrays, data) if op.sequence else (None, *arrays, data)
         if op.extras:
             values = (*values, *params, side)

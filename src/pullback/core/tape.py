@@ -251,12 +251,13 @@ def pull(
             kind = None if g.__class__ is Bundle else g.__class__  # the next bundle may live elsewhere
         if op.bound_first is not None:
             g = op.bound_first(ops, g, 0, saved)
+        rules: Any = op.bound_rules
         i = -1
         for n in parents:
             i += 1
             if n is None:
                 continue
-            x = op.bound_rules[i](ops, g, i, saved)  # type: ignore[misc]
+            x = rules[i](ops, g, i, saved)
             if x is None:
                 continue
             if fit is not None and fit[i] is not None:
@@ -312,16 +313,25 @@ def commit(found: dict[Any, Any]) -> None:
 
     It is added in place, unless someone has read the gradient and still holds it: what was read keeps its numbers.
     """
-    for leaf in list(found):
+    for leaf in [*found]:
         if leaf.__class__ is not Leaf:
             continue
+        x = found.pop(leaf)
         if leaf.stale:
-            leaf.grad = found.pop(leaf) if alone(found, leaf) else found.pop(leaf) + 0
+            leaf.grad = x if getrefcount(x) == _SOLE and getattr(x, "base", found) is None else x + 0
             leaf.stale = False
         elif unread(leaf):
-            leaf.grad += found.pop(leaf)
+            leaf.grad += x
         else:
-            leaf.grad = leaf.grad + found.pop(leaf)
+            leaf.grad = leaf.grad + x
+
+
+def _taken(found: dict[Any, Any], key: Any) -> int:
+    x = found.pop(key)
+    return getrefcount(x)
+
+
+_SOLE = _taken({0: object()}, 0)  # what this interpreter answers when only a local name holds it
 
 
 # --- lift: saved arrays as Tensors again ------------------------------------------------------------------------------

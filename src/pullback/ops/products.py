@@ -97,12 +97,12 @@ def _linear_samples(rng: Any) -> Any:
 
 def pull_inputs(xp: Any, g: Any, w: Any) -> Any:
     """The cotangent of `x` in `x @ w` for a matrix `w`."""
-    return g @ w.mT if g.ndim == 2 else xp.linear(g, w.mT)
+    return xp.linear(g, w.mT)
 
 
 def pull_weights(xp: Any, g: Any, x: Any) -> Any:
     """The cotangent of the matrix `w` in `x @ w`."""
-    return x.mT @ g if x.ndim == 2 else _pull_right(xp, g, x, (x.shape[-1], g.shape[-1]))
+    return xp.linear(x.mT, g) if x.ndim == 2 else _pull_right(xp, g, x, (x.shape[-1], g.shape[-1]))
 
 
 @op(

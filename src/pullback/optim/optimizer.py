@@ -101,8 +101,7 @@ class Optimizer:
         packs = self._packs
         for places in self._calls:
             lead = packs[places[0]]
-            with lead.backend.working_on(lead.device):
-                self._update(lead.backend, [packs[i].row(flats[i]) for i in places], rate, lead.age + 1)
+            self._update(lead.backend, [packs[i].row(flats[i]) for i in places], rate, lead.age + 1)
         moment = mutate(self._leaves)
         for pack in packs:
             pack.age, pack.moment = pack.age + 1, moment

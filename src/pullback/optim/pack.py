@@ -89,7 +89,7 @@ class Pack:
             if x.data is not array or x.node is not leaf or leaf.stale:
                 return None
             g = leaf.grad
-            if g.__class__ is not array.__class__ or g.dtype is not array.dtype or g.shape != array.shape:
+            if g.shape != array.shape or g.dtype is not array.dtype or g.__class__ is not array.__class__:
                 return None
             if part is not None:
                 part[...] = g
@@ -106,9 +106,10 @@ class Pack:
     def row(self, gradient: Any) -> tuple[Any, ...]:
         """What an update of the backend takes."""
         if self.master is not None and any(leaf.mutated != self.moment for _, leaf, _, _ in self.owned):
-            xp = self.backend.xp  # written by others since: their numbers count
-            kept = xp.astype(self.master, self.values.dtype) == self.values
-            self.master[...] = xp.where(kept, self.master, xp.astype(self.values, self.working))
+            with self.backend.on(self.device):  # written by others since: their numbers count
+                xp = self.backend.xp
+                kept = xp.astype(self.master, self.values.dtype) == self.values
+                self.master[...] = xp.where(kept, self.master, xp.astype(self.values, self.working))
         return (self.values, gradient, *self.state.values(), self.master)
 
 
