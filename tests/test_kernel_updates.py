@@ -27,6 +27,7 @@ Rows = list[tuple[Any, ...]]
 class Plain(Backend):
     """The formulas that backends share."""
 
+    name = "plain"
     xp = Namespace(np)
 
 
