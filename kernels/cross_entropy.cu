@@ -30,6 +30,7 @@ template <class W> struct Targets {
     // What the rows from `first` on, every `stride`-th, count together.
     __device__ __forceinline__ W total(int64 first, int64 stride, int64 rows) const {
         W sum = 0;
+#pragma unroll 1
         for (int64 row = first; row < rows; row += stride) sum += weight(label(row));
         return sum;
     }
@@ -38,6 +39,7 @@ template <class W> struct Targets {
     __device__ __forceinline__ W total_spread(W smoothing) const {
         if (smoothing == 0 || !weights) return smoothing;
         W sum = 0;
+#pragma unroll 1
         for (int64 c = threadIdx.x; c < classes; c += blockDim.x) sum += weights[c];
         return all_of_block(sum) * (smoothing / W(classes));
     }
@@ -79,6 +81,7 @@ __global__ void __launch_bounds__(256, roomy<T>) cross_entropy(
         all = all_of(lanes, all);
         const W scale = W(1) / all.sum;
         W spread_logits = 0;
+#pragma unroll 1
         for (int64 i = int64(team.rank) * width; i < length; i += int64(lanes) * width) {
             Chunk<T, width> chunk = load<width>(from + i);
 #pragma unroll
@@ -116,6 +119,7 @@ __global__ void __launch_bounds__(256, roomy<T>) cross_entropy(
     }
     if (!last_to_arrive(counter, gridDim.x)) return;
     report = {0, 0, rows};
+#pragma unroll 1
     for (unsigned block = threadIdx.x; block < gridDim.x; block += blockDim.x) {
         report = merge(report, Report<W>{sums[2 * block], sums[2 * block + 1], wrong_rows[block]});
     }
@@ -141,6 +145,7 @@ __global__ void __launch_bounds__(256) cross_entropy_total(
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
     if (!last_to_arrive(counter, gridDim.x)) return;
     sum = 0;
+#pragma unroll 1
     for (unsigned block = threadIdx.x; block < gridDim.x; block += blockDim.x) sum += sums[block];
     sum = all_of_block(sum);
     if (threadIdx.x == 0) *total = sum;
@@ -170,6 +175,7 @@ __global__ void __launch_bounds__(256, roomy<T>) cross_entropy_slope(
         const W hit = cotangent * targets.weight(label) * (W(1) - smoothing);
         const W rest = targets.counts(label) ? cotangent : W(0);
         const W all = hit + rest * all_spread, spread = rest * (smoothing / W(classes));
+#pragma unroll 1
         for (int64 i = int64(team.rank) * width; i < classes; i += int64(lanes) * width) {
             Chunk<T, width> chunk = load<width>(probabilities + start + i);
 #pragma unroll

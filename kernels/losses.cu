@@ -81,19 +81,24 @@ template <class W> __device__ __forceinline__ Met<W> from_lane(Met<W> value, int
     return {from_lane(value.sum, distance), from_lane(value.wrong, distance)};
 }
 
-template <int width, class Loss, class T>
-__device__ __forceinline__ void add_losses(
-    Met<Wide<T>>& met, T* out, const T* x, const T* y, int64 i, Wide<T> parameter, int each) {
-    const Chunk<T, width> xs = load<width>(x + i), ys = load<width>(y + i);
-    Chunk<T, width> values;
+// A chunk of which only the first `count` numbers are there; the others are 0, or are not written.
+template <int width, class T> __device__ __forceinline__ Chunk<T, width> load_first(const T* from, int64 count) {
+    if (count >= width) return load<width>(from);
+    Chunk<T, width> chunk{};
 #pragma unroll
     for (int k = 0; k < width; ++k) {
-        const Wide<T> target = widen(ys.at[k]), value = Loss::value(widen(xs.at[k]), target, parameter);
-        if (losses::refuses<Loss>(target) && i + k < met.wrong) met.wrong = i + k;
-        met.sum += value;
-        values.at[k] = narrow<T>(value);
+        if (k < count) chunk.at[k] = from[k];
     }
-    if (each) store<width>(out + i, values);
+    return chunk;
+}
+
+template <int width, class T>
+__device__ __forceinline__ void store_first(T* to, const Chunk<T, width>& chunk, int64 count) {
+    if (count >= width) return store<width>(to, chunk);
+#pragma unroll
+    for (int k = 0; k < width; ++k) {
+        if (k < count) to[k] = chunk.at[k];
+    }
 }
 
 // `out` has the losses one by one if `each`, else their sum over `divisor`. `sums` and `wrong_places` have a number per
@@ -105,10 +110,21 @@ __global__ void __launch_bounds__(256, roomy<T>) pair_loss(
     using W = Wide<T>;
     const int64 thread = int64(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64(gridDim.x) * blockDim.x;
     Met<W> met{0, n};
-    for (int64 i = thread * width; i + width <= n; i += threads * width) {
-        add_losses<width, Loss>(met, out, x, y, i, parameter, each);
+#pragma unroll 1
+    for (int64 i = thread * width; i < n; i += threads * width) {
+        const Chunk<T, width> xs = load_first<width>(x + i, n - i), ys = load_first<width>(y + i, n - i);
+        Chunk<T, width> values;
+#pragma unroll
+        for (int k = 0; k < width; ++k) {
+            const W target = widen(ys.at[k]), value = Loss::value(widen(xs.at[k]), target, parameter);
+            values.at[k] = narrow<T>(value);
+            if (k < n - i) {
+                met.sum += value;
+                if (losses::refuses<Loss>(target) && i + k < met.wrong) met.wrong = i + k;
+            }
+        }
+        if (each) store_first<width>(out + i, values, n - i);
     }
-    for (int64 i = n - n % width + thread; i < n; i += threads) add_losses<1, Loss>(met, out, x, y, i, parameter, each);
     met = all_of_block(met);
     if (threadIdx.x == 0) {
         sums[blockIdx.x] = met.sum;
@@ -128,35 +144,28 @@ __global__ void __launch_bounds__(256, roomy<T>) pair_loss(
     }
 }
 
-template <int width, class Loss, class T>
-__device__ __forceinline__ void write_slopes(
-    T* out, const T* g, Wide<T> share, const T* x, const T* y, int64 i, Wide<T> parameter) {
-    const Chunk<T, width> xs = load<width>(x + i), ys = load<width>(y + i);
-    Chunk<T, width> cotangents = xs, slopes;
-    if (g) cotangents = load<width>(g + i);
-#pragma unroll
-    for (int k = 0; k < width; ++k) {
-        const Wide<T> cotangent = g ? share * widen(cotangents.at[k]) : share;
-        slopes.at[k] = narrow<T>(cotangent * Loss::slope(widen(xs.at[k]), widen(ys.at[k]), parameter));
-    }
-    store<width>(out + i, slopes);
-}
-
 // The slope by x times `share * g`: a number of `g` for each pair if `g_by_pair`, else one, 1 if null.
 template <class Loss, class T, int width>
 __global__ void __launch_bounds__(256, roomy<T>) pair_loss_slope(
     T* __restrict__ out, const T* __restrict__ g, int g_by_pair, Wide<T> share, const T* __restrict__ x,
     const T* __restrict__ y, int64 n, Wide<T> parameter) {
+    using W = Wide<T>;
     const int64 thread = int64(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64(gridDim.x) * blockDim.x;
     if (g && !g_by_pair) {
         share *= widen(*g);
         g = nullptr;
     }
-    for (int64 i = thread * width; i + width <= n; i += threads * width) {
-        write_slopes<width, Loss>(out, g, share, x, y, i, parameter);
-    }
-    for (int64 i = n - n % width + thread; i < n; i += threads) {
-        write_slopes<1, Loss>(out, g, share, x, y, i, parameter);
+#pragma unroll 1
+    for (int64 i = thread * width; i < n; i += threads * width) {
+        const Chunk<T, width> xs = load_first<width>(x + i, n - i), ys = load_first<width>(y + i, n - i);
+        const Chunk<T, width> cotangents = g ? load_first<width>(g + i, n - i) : xs;
+        Chunk<T, width> slopes;
+#pragma unroll
+        for (int k = 0; k < width; ++k) {
+            const W cotangent = g ? share * widen(cotangents.at[k]) : share;
+            slopes.at[k] = narrow<T>(cotangent * Loss::slope(widen(xs.at[k]), widen(ys.at[k]), parameter));
+        }
+        store_first<width>(out + i, slopes, n - i);
     }
 }
 
