@@ -35,12 +35,13 @@ def words(key: int, step: int, first: int, count: int) -> np.ndarray:
 def dropped(
     x: np.ndarray, rate: float, key: int = KEY, step: int = STEP, counter: np.ndarray | None = None,
     geometry: tuple[int, int] = (2, 64), order: int = 0, checked: bool = False, misaligned: bool = False,
+    threshold: int | None = None,
 ) -> np.ndarray:  # fmt: skip
     name = x.dtype.name
     out = np.full(x.size + misaligned, np.nan, x.dtype)[int(misaligned) :]
     build("dropout.cu", [*ALL, ADVANCE], checked=checked)[f"pullback::dropout<{TYPES[name][0]}>"](
         *geometry, x, out, np.int64(x.size), np.uint64(key), np.uint64(step), counter,
-        np.uint32(philox.threshold_of(rate)), real(name)(philox.scale_of(rate, x.dtype)),
+        np.uint32(philox.threshold_of(rate) if threshold is None else threshold), real(name)(philox.scale_of(rate, x.dtype)),
         order=order, uninitialised=[out],
     )  # fmt: skip
     return out
@@ -88,6 +89,14 @@ def test_dropout_takes_arrays_at_odd_places(name: str) -> None:
 def test_decisions_do_not_depend_on_the_dtype_nor_on_the_geometry() -> None:
     masks = [dropped(np.ones(500, dtype(name)), 0.4, geometry=(1 + i, 32 << i)) != 0 for i, name in enumerate(TYPES)]
     assert all(np.array_equal(mask, masks[0]) for mask in masks)
+
+
+def test_a_decision_at_the_threshold_drops() -> None:
+    halves = philox.blocks(KEY, STEP, 0, 3).view(np.uint16).reshape(-1)
+    for place in (0, 7, 23):
+        found = dropped(np.ones(24, np.float32), 0.5, threshold=int(halves[place])) != 0
+        assert not found[place]
+        assert np.array_equal(found, halves < halves[place])
 
 
 @pytest.mark.parametrize("name", TYPES)

@@ -50,9 +50,9 @@ def test_words_are_those_of_the_book_at_any_counter(first):
 
 
 def test_decisions_are_the_halves_of_words_low_ones_first():
-    kept = philox.kept(3, 4, 21, 30_000)
     halves = [half for block in range(3) for word in by_the_book(3, 4, block) for half in (word % 2**16, word >> 16)]
-    assert kept.tolist() == [half < 30_000 for half in halves[:21]]
+    for threshold in (30_000, halves[4], halves[4] + 1):
+        assert philox.kept(3, 4, 21, threshold).tolist() == [half < threshold for half in halves[:21]]
 
 
 @pytest.mark.parametrize("count", [1, 8, 100, 5_000, 40_000, 70_001])
