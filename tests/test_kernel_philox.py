@@ -38,10 +38,11 @@ def dropped(
     threshold: int | None = None,
 ) -> np.ndarray:  # fmt: skip
     name = x.dtype.name
+    threshold = philox.threshold_of(rate) if threshold is None else threshold
     out = np.full(x.size + misaligned, np.nan, x.dtype)[int(misaligned) :]
     build("dropout.cu", [*ALL, ADVANCE], checked=checked)[f"pullback::dropout<{TYPES[name][0]}>"](
         *geometry, x, out, np.int64(x.size), np.uint64(key), np.uint64(step), counter,
-        np.uint32(philox.threshold_of(rate) if threshold is None else threshold), real(name)(philox.scale_of(rate, x.dtype)),
+        np.uint32(threshold), real(name)(philox.scale_of(rate, x.dtype)),
         order=order, uninitialised=[out],
     )  # fmt: skip
     return out
