@@ -1,6 +1,6 @@
 """What the tests of kernels by rows share: types, geometries, and how far from float64 a number may be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -15,6 +15,7 @@ TYPES = {
     "float16": ("pullback::float16", 8, 1e-3),
     "bfloat16": ("pullback::bfloat16", 8, 8e-3),
 }  # dtype: its name in C++, numbers in 16 bytes, and the relative error that is allowed
+CHECKED = ("float32", "bfloat16")  # types of checked runs: what differs between types is one line
 SIZES = [(1, 1), (3, 1), (9, 3), (5, 8), (7, 40), (4, 257), (2, 1000)]
 
 
@@ -27,14 +28,9 @@ def real(name: str) -> Any:
     return np.float64 if name == "float64" else np.float32
 
 
-def instances(*templates: str) -> list[str]:
-    """The name expressions of templates such as "softmax<{}, false>", in all types and widths."""
-    return [
-        f"pullback::{template.format(f'{c}, {width}')}"
-        for template in templates
-        for c, most, _ in TYPES.values()
-        for width in (1, most)
-    ]
+def instances(*templates: str, types: Iterable[str] = TYPES) -> list[str]:
+    """The name expressions of templates such as "softmax<{}, false>", in these types and both widths."""
+    return [chosen(template, name, width) for template in templates for name in types for width in (1, TYPES[name][1])]
 
 
 def chosen(template: str, name: str, width: int) -> str:

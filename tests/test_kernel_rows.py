@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator import build, missing
-from kernel_rows import SIZES, TYPES, assert_near, body, chosen, dtype, geometries, instances, widths
+from kernel_rows import CHECKED, SIZES, TYPES, assert_near, body, chosen, dtype, geometries, instances, widths
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 FORWARD = {"softmax": "softmax<{}, false>", "log_softmax": "softmax<{}, true>"}
 SLOPE = {"softmax": "softmax_slope<{}, false>", "log_softmax": "softmax_slope<{}, true>"}
 ALL = instances(*FORWARD.values(), *SLOPE.values())
+WATCHED = instances(*FORWARD.values(), *SLOPE.values(), types=CHECKED)
 
 
 def run(template: str, width: int, geometry: tuple[int, int, int], *arrays: np.ndarray, order: int = 0,
@@ -19,7 +20,7 @@ def run(template: str, width: int, geometry: tuple[int, int, int], *arrays: np.n
     x, (lanes, threads, blocks) = arrays[0], geometry
     rows, n = x.shape
     out = np.full_like(x, np.nan)
-    kernels = build("rows.cu", ALL, checked=checked)
+    kernels = build("rows.cu", WATCHED if checked else ALL, checked=checked)
     kernels[chosen(template, x.dtype.name, width)](
         blocks, threads, out, *arrays, np.int64(rows), np.int64(n), np.int32(lanes),
         order=order, uninitialised=[out],
@@ -85,7 +86,7 @@ def test_the_order_of_threads_changes_no_bit() -> None:
 @pytest.mark.parametrize("template", [*FORWARD.values(), *SLOPE.values()])
 def test_memory_races_and_initialisation_hold_in_a_checked_run(template: str) -> None:
     rng = np.random.default_rng(3)
-    for name in TYPES:
+    for name in CHECKED:
         x, g = rng.normal(size=(2, 5, 24)).astype(dtype(name))
         arrays = (g, x) if "slope" in template else (x,)
         for geometry in [(8, 64, 1), (64, 64, 2)]:
