@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 
 from ..backends import canonical_dtype, is_floating
-from ..core.define import Array, Sample, op
+from ..core.define import Array, Sample, composite, op
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DtypeError, NonFiniteError, RuleError, ShapeError
 
@@ -38,11 +38,12 @@ _DIVISORS: dict[str, Callable[[tuple[int, ...]], int]] = {
 }
 
 
-def _pointwise(*slopes: Any, samples: Any) -> Callable[[Body[P]], Callable[P, Tensor]]:
+def _pointwise(*slopes: Any, samples: Any, fused: bool = False) -> Callable[[Body[P]], Callable[P, Tensor]]:
     """A loss that is a function of each pair of numbers, then reduced.
 
     A slope is written as a rule of an elementwise op: `g` times the partial derivative. With the share of the cotangent
-    that falls to each pair it is the VJP; with a tangent, and then reduced as the loss is, it is the JVP.
+    that falls to each pair it is the VJP; with a tangent, and then reduced as the loss is, it is the JVP. If `fused`,
+    the VJP by the first input is an op too, `<name>_slope`, which a backend may run in one kernel.
     """
 
     def decorate(forward: Body[P]) -> Callable[P, Tensor]:
@@ -52,9 +53,7 @@ def _pointwise(*slopes: Any, samples: Any) -> Callable[[Body[P]], Callable[P, Te
             names = list(signature(slope).parameters)[2:]
 
             def pull(xp: Any, g: Any, reduction: str, shape: Any, *values: Any) -> Any:
-                divisor = _divisor(reduction, shape or ())
-                share = g if divisor == 1 else g * (1.0 / divisor)  # 1e5 is more than float16 holds, and 1e-5 is not
-                return slope(xp, share, *values)
+                return slope(xp, _share(g, reduction, shape), *values)
 
             def push(xp: Any, t: Any, reduction: str, *values: Any) -> Any:
                 return _reduced(xp, slope(xp, t, *values), reduction)
@@ -66,9 +65,45 @@ def _pointwise(*slopes: Any, samples: Any) -> Callable[[Body[P]], Callable[P, Te
 
         both = [rules(slope) if slope else (None, None) for slope in slopes]
         pulls, pushes = [pull for pull, _ in both], tuple(push for _, push in both)
+        if fused:
+            pulls[0] = _slope_op(forward, slopes[0], samples)
         return op(*pulls, jvp=pushes, samples=samples, promotes=True)(forward)
 
     return decorate
+
+
+def _slope_op(forward: Any, slope: Any, samples: Any) -> Any:
+    """Publish the VJP of a loss by its first input as an op; the rule that calls it."""
+    name, arguments = f"{forward.__name__}_slope", list(signature(forward).parameters.values())[1:]
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    form = Signature([Parameter("xp", kind), Parameter("g", kind, annotation=Array), *arguments])
+
+    def body(*given: Any, **named: Any) -> Any:
+        if named or len(given) < len(form.parameters):
+            bound = form.bind(*given, **named)
+            bound.apply_defaults()
+            given = bound.args
+        xp, g, x, *values, reduction = given
+        return slope(xp, _share(g, reduction, x.shape), x, *values)
+
+    def slope_samples(rng: Any) -> Any:
+        for sample in samples(rng):
+            bound = form.bind(None, None, *sample.args, **sample.kwargs)
+            shape = sample.args[0].shape if bound.arguments.get("reduction") == "none" else ()
+            yield Sample((np.asarray(rng.normal(size=shape)), *sample.args), sample.kwargs)
+
+    body.__name__ = body.__qualname__ = name
+    body.__module__ = forward.__module__
+    body.__doc__ = f"`g` times the derivative of `{forward.__name__}` by its first argument."
+    body.__signature__ = form  # type: ignore[attr-defined]
+    composite(samples=slope_samples)(body)
+    return _named(lambda xp, *values: getattr(xp, name)(*values), list(form.parameters))
+
+
+def _share(g: Any, reduction: str, shape: Any) -> Any:
+    """The share of the cotangent of a loss that falls to each pair."""
+    divisor = _divisor(reduction, shape or ())
+    return g if divisor == 1 else g * (1.0 / divisor)  # 1e5 is more than float16 holds, and 1e-5 is not
 
 
 def _named(rule: Any, names: list[str]) -> Any:
@@ -122,6 +157,7 @@ def _pairs(rng: Any) -> Any:
     lambda xp, g, prediction, target: (2.0 * g) * (prediction - target),
     lambda xp, g, prediction, target: (2.0 * g) * (target - prediction),
     samples=_pairs,
+    fused=True,
 )
 def mse_loss(xp: Any, prediction: Array, target: Array, reduction: str = "mean") -> Any:
     """Squared error `(prediction - target) ** 2`, averaged over all numbers.
@@ -137,6 +173,7 @@ def mse_loss(xp: Any, prediction: Array, target: Array, reduction: str = "mean")
     lambda xp, g, prediction, target: g * xp.sign(prediction - target),
     lambda xp, g, prediction, target: g * xp.sign(target - prediction),
     samples=_pairs,
+    fused=True,
 )
 def l1_loss(xp: Any, prediction: Array, target: Array, reduction: str = "mean") -> Any:
     """Absolute error `|prediction - target|`, averaged over all numbers; the slope at equality is 0.
@@ -155,6 +192,7 @@ def l1_loss(xp: Any, prediction: Array, target: Array, reduction: str = "mean") 
         Sample((np.array([[0.3], [-3.0]]), np.array([[1.1], [0.2]])), {"delta": 0.5, "reduction": "none"}),
         Sample((np.array([0.3, -4.0]), np.array([1.1, 0.2])), {"delta": 2.0, "reduction": "sum"}),
     ],
+    fused=True,
 )
 def huber_loss(xp: Any, prediction: Array, target: Array, delta: float = 1.0, reduction: str = "mean") -> Any:
     """`d ** 2 / 2` where `|d| <= delta`, else `delta * (|d| - delta / 2)`, for `d = prediction - target`, averaged.
@@ -204,6 +242,7 @@ def _slope_of_targets(xp: Any, g: Any, logits: Any, pos_weight: Any) -> Any:
         Sample((rng.normal(size=(2, 3)), rng.uniform(size=(2, 3))), {"pos_weight": 2.5, "reduction": "none"}),
         Sample((rng.normal(size=(2, 3)), rng.uniform(size=(2, 3))), {"pos_weight": np.array([0.5, 1.0, 4.0])}),
     ],
+    fused=True,
 )
 def binary_cross_entropy_with_logits(
     xp: Any, logits: Array, targets: Array, pos_weight: Array | None = None, reduction: str = "mean"
@@ -238,6 +277,7 @@ def _margin_slope(xp: Any, g: Any, scores: Any, labels: Any) -> Any:
         Sample((rng.normal(size=(2, 2)), np.array([[1.0, -1.0], [-1.0, 1.0]]), "none")),
         Sample((rng.normal(size=3), np.array([1, 1, -1])), {"reduction": "sum"}),
     ],
+    fused=True,
 )
 def logistic_loss(xp: Any, scores: Array, labels: Array, reduction: str = "mean") -> Any:
     """`ln(1 + exp(-y s))` for scores s and labels y of -1 or +1, averaged: logistic regression has `s = X @ w`.

@@ -3,11 +3,11 @@
 from typing import Any
 
 from ..backends import BACKENDS, canonical_dtype, default_dtype, is_floating
-from ..core.define import Array, Sample, op
+from ..core.define import Array, Sample, composite, op
 from ..errors import ArgumentError, ShapeError
-from ..shapes import Axis, count, normalize_axes
+from ..shapes import Axis, Shape, count, normalize_axes
 
-__all__ = ["layer_norm", "standardize"]
+__all__ = ["layer_norm", "layer_norm_slope", "standardize"]
 
 
 def _push(xp: Any, t: Any, out: Any, axis: Any) -> Any:
@@ -74,6 +74,32 @@ def _scaled(g: Any, weight: Any) -> Any:
     return g if weight is None else g * weight
 
 
+def _slope_samples(rng: Any) -> Any:
+    draw = rng.normal
+    yield Sample((draw(size=(3, 4)), draw(size=(3, 4)), draw(size=(3, 1)), draw(size=(4,))), {"bias_shape": (4,)})
+    yield Sample((draw(size=(4, 2)), draw(size=(4, 2)), draw(size=(1, 2)), draw(size=(4, 1)), 0, (4, 2)))
+
+
+@composite(samples=_slope_samples)
+def layer_norm_slope(
+    xp: Any,
+    g: Array,
+    standardized: Array,
+    inverse_deviation: Array,
+    weight: Array | None = None,
+    axis: Axis = -1,
+    bias_shape: Shape | None = None,
+) -> Any:
+    """The cotangents of `x`, `weight` and `bias` in `layer_norm`, from that of its value and what `standardize` gives.
+
+    `axis` is that of `layer_norm`. The cotangent of a weight or bias that is None (of a `bias_shape` that is None) is
+    not to be used.
+    """
+    dx = _pull(xp, (_scaled(g, weight), 0.0), (standardized, inverse_deviation), axis)
+    dweight = dx if weight is None else xp.sum_to(g * standardized, weight.shape)
+    return dx, dweight, dx if bias_shape is None else xp.sum_to(g, bias_shape)
+
+
 def _layer_norm_samples(rng: Any) -> Any:
     draw = rng.normal
     yield Sample((draw(size=(3, 4)), draw(size=(4,)), draw(size=(4,))))
@@ -84,9 +110,10 @@ def _layer_norm_samples(rng: Any) -> Any:
 
 
 @op(
-    lambda xp, g, weight, kept, axis: _pull(xp, (_scaled(g, weight), 0.0), kept, axis),
-    lambda xp, g, kept, weight_shape: xp.sum_to(g * kept[0], weight_shape),
-    lambda xp, g, bias_shape: xp.sum_to(g, bias_shape),
+    lambda g: g[0],
+    lambda g: g[1],
+    lambda g: g[2],
+    first=lambda xp, g, weight, bias_shape, kept, axis: xp.layer_norm_slope(g, *kept, weight, axis, bias_shape),
     jvp=(
         lambda xp, t, weight, kept, axis: _scaled(_push(xp, t, kept, axis)[0], weight),
         lambda t, kept: t * kept[0],

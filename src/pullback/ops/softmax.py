@@ -7,10 +7,10 @@ row are -inf, `logsumexp` is -inf; `softmax` and `log_softmax` have no limit the
 from typing import Any
 
 from ..backends import BACKENDS, default_dtype, is_floating
-from ..core.define import Array, Sample, op
+from ..core.define import Array, Sample, composite, op
 from ..shapes import Axis, kept, normalize_axes, reduced_axes
 
-__all__ = ["log_softmax", "logsumexp", "softmax"]
+__all__ = ["log_softmax", "log_softmax_slope", "logsumexp", "softmax", "softmax_slope"]
 
 
 def _ready(xp: Any, x: Any, axis: Any) -> tuple[Any, Any]:
@@ -56,13 +56,29 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, *, keepdims: bool = False) -
         return total if keepdims else xp.squeeze(total, axis=normalize_axes(axis, x.ndim))
 
 
-def _softmax_rule(xp: Any, g: Any, out: Any, axis: Any) -> Any:
-    """(diag(s) - s s') g: symmetric, so it serves both modes."""
+def _slopes(rng: Any) -> Any:
+    for sample in _rows(rng):
+        yield Sample((rng.normal(size=sample.args[0].shape), *sample.args), sample.kwargs)
+
+
+@composite(samples=_slopes)
+def softmax_slope(xp: Any, g: Array, out: Array, axis: Axis = -1) -> Any:
+    """`(diag(s) - s s') g` for the value s of `softmax`: a symmetric map, so it serves both modes."""
     weighted = g * out
     return weighted - out * xp.sum(weighted, axis=axis, keepdims=True)
 
 
-@op(_softmax_rule, jvp=_softmax_rule, samples=_rows)
+@composite(samples=_slopes)
+def log_softmax_slope(xp: Any, g: Array, out: Array, axis: Axis = -1) -> Any:
+    """`g - exp(out) * sum(g)`: the VJP of `log_softmax` from its value."""
+    return g - xp.exp(out) * xp.sum(g, axis=axis, keepdims=True)
+
+
+@op(
+    lambda xp, g, out, axis: xp.softmax_slope(g, out, axis),
+    jvp=lambda xp, t, out, axis: xp.softmax_slope(t, out, axis),
+    samples=_rows,
+)
 def softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
     """`exp(x) / sum(exp(x))` over `axis` (an int, a tuple, or None for all)."""
     x, axis = _ready(xp, x, axis)
@@ -74,7 +90,7 @@ def softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
 
 
 @op(
-    lambda xp, g, out, axis: g - xp.exp(out) * xp.sum(g, axis=axis, keepdims=True),
+    lambda xp, g, out, axis: xp.log_softmax_slope(g, out, axis),
     jvp=lambda xp, t, out, axis: t - xp.sum(xp.exp(out) * t, axis=axis, keepdims=True),
     samples=_rows,
 )
