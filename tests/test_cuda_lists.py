@@ -135,6 +135,8 @@ def test_a_captured_step_takes_rate_and_skip_from_device_memory(cuda: Any) -> No
         updates.update_adam(refuse, device, **ADAM, varying=varying, skip=skip)
         graph = stream.end_capture()
     assert_same(cuda, host, device)
+    for size in range(100):  # as many other tables as push the oldest out
+        launcher("pieces").pieces_of([(cuda.asarray(np.ones(100))[:size],)])
     for rate, skipped in [(0.25, 0), (0.125, 1), (0.0625, 0)]:
         varying[:1] = rate
         skip[:] = skipped
