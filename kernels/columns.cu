@@ -36,21 +36,26 @@ __global__ void __launch_bounds__(256, 4) bias_map(
     }
 }
 
-// Blocks are (lanes, 256 / lanes), a power of two of lanes: a lane owns the columns of one pack, threadIdx.y counts
-// rows. Along x the grid has a block for each strip of columns, along y any number of them to share the rows.
+// A block is some lanes (a power of two) by as many rows as that leaves; a lane owns the columns of one pack. Along x
+// the grid has a block for each strip of columns, along y any number of them to share the rows.
 template <class T> struct Strip {
     static constexpr int size = Pack<T>::size;
     using W = Wide<T>;
 
+    unsigned lanes, lane, height, row_of_block;
     int64 columns, column, first_row, row_step;
     bool packs;  // a row's numbers of this lane move at once
     W sum[size];
 
-    __device__ __forceinline__ Strip(int64 columns, bool aligned)
-        : columns(columns),
-          column((int64(blockIdx.x) * blockDim.x + threadIdx.x) * size),
-          first_row(int64(blockIdx.y) * blockDim.y + threadIdx.y),
-          row_step(int64(gridDim.y) * blockDim.y),
+    __device__ __forceinline__ Strip(int64 columns, int lanes, bool aligned)
+        : lanes(lanes),
+          lane(threadIdx.x % this->lanes),
+          height(blockDim.x / this->lanes),
+          row_of_block(threadIdx.x / this->lanes),
+          columns(columns),
+          column((int64(blockIdx.x) * lanes + lane) * size),
+          first_row(int64(blockIdx.y) * height + row_of_block),
+          row_step(int64(gridDim.y) * height),
           packs(aligned && columns % size == 0) {
         clear();
     }
@@ -71,18 +76,17 @@ template <class T> struct Strip {
     // The sums over the block's rows, in its threads of the first row.
     __device__ __forceinline__ void add_rows_of_block() {
         __shared__ W sums[size][256];
-        const int thread = threadIdx.y * blockDim.x + threadIdx.x;
 #pragma unroll
-        for (int k = 0; k < size; ++k) sums[k][thread] = sum[k];
-        for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
+        for (int k = 0; k < size; ++k) sums[k][threadIdx.x] = sum[k];
+        for (unsigned half = height / 2; half > 0; half /= 2) {
             __syncthreads();
-            if (threadIdx.y < half) {
+            if (row_of_block < half) {
 #pragma unroll
-                for (int k = 0; k < size; ++k) sums[k][thread] += sums[k][thread + half * blockDim.x];
+                for (int k = 0; k < size; ++k) sums[k][threadIdx.x] += sums[k][threadIdx.x + half * lanes];
             }
         }
 #pragma unroll
-        for (int k = 0; k < size; ++k) sum[k] = sums[k][thread];
+        for (int k = 0; k < size; ++k) sum[k] = sums[k][threadIdx.x];
     }
 
     // total (columns) = the sums over all rows. `partial` has room for (gridDim.y, columns); counters, one for each
@@ -90,7 +94,7 @@ template <class T> struct Strip {
     __device__ __forceinline__ void finish(T* total, W* partial, uint32* counters) {
         add_rows_of_block();
         if (gridDim.y > 1) {
-            if (threadIdx.y == 0) {
+            if (row_of_block == 0) {
 #pragma unroll
                 for (int k = 0; k < size; ++k) {
                     if (column + k < columns) partial[blockIdx.y * columns + column + k] = sum[k];
@@ -98,7 +102,7 @@ template <class T> struct Strip {
             }
             if (!last_to_arrive(counters + blockIdx.x, gridDim.y)) return;
             clear();
-            for (int64 block = threadIdx.y; block < gridDim.y; block += blockDim.y) {
+            for (int64 block = row_of_block; block < gridDim.y; block += height) {
 #pragma unroll
                 for (int k = 0; k < size; ++k) {
                     if (column + k < columns) sum[k] += partial[block * columns + column + k];
@@ -106,7 +110,7 @@ template <class T> struct Strip {
             }
             add_rows_of_block();
         }
-        if (threadIdx.y == 0) {
+        if (row_of_block == 0) {
 #pragma unroll
             for (int k = 0; k < size; ++k) {
                 if (column + k < columns) total[column + k] = narrow<T>(sum[k]);
@@ -119,11 +123,11 @@ template <class T> struct Strip {
 // `bias` is null, what the slope reads as it is: the activation's value, or an argument that has its bias.
 template <class F, class T, class... Parameters>
 __global__ void __launch_bounds__(256, 3) bias_slope(
-    T* __restrict__ dz, T* __restrict__ dbias, Wide<T>* partial, uint32* counters, int64 rows, int64 columns,
+    T* __restrict__ dz, T* __restrict__ dbias, Wide<T>* partial, uint32* counters, int64 rows, int64 columns, int lanes,
     const T* __restrict__ g, const T* __restrict__ kept, const T* __restrict__ bias, Parameters... parameters) {
     using W = Wide<T>;
     constexpr int size = Pack<T>::size;
-    Strip<T> strip(columns, is_aligned(dz) && is_aligned(g) && is_aligned(kept));
+    Strip<T> strip(columns, lanes, is_aligned(dz) && is_aligned(g) && is_aligned(kept));
     if (strip.column < columns) {
         W shift[size];
 #pragma unroll
@@ -148,8 +152,8 @@ __global__ void __launch_bounds__(256, 3) bias_slope(
 // total (columns) = the sum of g over its rows.
 template <class T>
 __global__ void __launch_bounds__(256, 3) column_sum(
-    T* __restrict__ total, Wide<T>* partial, uint32* counters, int64 rows, int64 columns, const T* __restrict__ g) {
-    Strip<T> strip(columns, is_aligned(g));
+    T* __restrict__ total, Wide<T>* partial, uint32* counters, int64 rows, int64 columns, int lanes, const T* __restrict__ g) {
+    Strip<T> strip(columns, lanes, is_aligned(g));
     if (strip.column < columns) {
         for (int64 row = strip.first_row; row < rows; row += strip.row_step) {
             const Chunk<T, Pack<T>::size> numbers = strip.read(g, row);

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.special
 
 from pullback.backends.base import Namespace
-from pullback.backends.cuda.scalars import Scalar, scalars
+from pullback.backends.cuda.scalars import Scalar
 from pullback.backends.numpy_backend import NumpyBackend
 from pullback.core.op import OPS, ArrayOps, Op
 
@@ -87,6 +87,18 @@ def condition(scalar: Scalar, function: str, *given: Any) -> np.ndarray:
     return np.where(np.isfinite(total), total, 0)
 
 
-def variants() -> list[Scalar]:
-    """All functions of scalar.cuh."""
-    return list(scalars().values())
+def measured(scalar: Scalar, function: str, dtype: str, *given: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The exact value, and how far a kernel of that type may be off.
+
+    That is 2.5 eps of the type that kernels compute in, of the value and of each argument, half an eps of a narrower
+    type that stores it, the smallest numbers of that type, and what rounding in long double does to the rule itself.
+    """
+    expected = exact(scalar, function, *given)
+    error = 2.5 * EPS[wide(dtype)] * (1 + condition(scalar, function, *given))
+    if dtype != wide(dtype):
+        error += 0.5 * EPS[dtype]
+    sizes = [(1 + np.abs(x.astype(EXACT))) ** 3 for x in given if isinstance(x, np.ndarray)]
+    with np.errstate(all="ignore"):
+        return expected, error * np.maximum(np.abs(expected), TINY[dtype]) + 8 * np.finfo(EXACT).eps * np.prod(
+            sizes, axis=0
+        )

@@ -9,13 +9,13 @@ import cupy
 import numpy as np
 
 from ...shapes import Axis, normalize_axes
-from .elementwise import Call, rounded, with_slopes
+from .elementwise import Call, rounded
 from .fused import FUSED, fused
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
 from .rows import FLOATS, taken, wide
-from .scalars import Scalar, scalars
+from .scalars import Scalar, activations, scalars
 
-__all__ = ["bias_slope", "expressions", "sum"]
+__all__ = ["bias_slope", "expressions", "geometry", "sum"]
 
 FILE = "columns.cu"
 _LANES = 32  # of a strip of columns, at most
@@ -46,7 +46,7 @@ def _fuse_bias(scalar: Scalar) -> None:
     FUSED[f"bias_{scalar.name}"] = value
 
 
-for _scalar in with_slopes():
+for _scalar in activations():
     if not _scalar.is_variant:
         _fuse_bias(_scalar)
 
@@ -63,7 +63,7 @@ def bias_slope(plain: Callable[..., Any], g: Any, value: Any, bias: Any, activat
     rows, columns = prod(g.shape[:-1]), bias.size
     kept = (value, None if "out" in scalar.functions["slope"] else bias)
     launch = _instance("bias_slope", scalar.struct, g.dtype, len(numbers))
-    launch(*_geometry(rows, columns, g.dtype), dz, *_summed(dbias, rows, columns), g, *kept, *numbers)
+    _launch(launch, (dz, dbias), rows, columns, g, *kept, *numbers)
     return dz, dbias
 
 
@@ -76,33 +76,37 @@ def sum(plain: Callable[..., Any], x: Any, axis: Axis = None, *, dtype: Any = No
     shape, kept = x.shape[: len(axes)], x.shape[len(axes) :]
     rows, columns = prod(shape), prod(kept)
     total = cupy.empty((1,) * len(shape) * keepdims + kept, x.dtype)
-    launch = _instance("column_sum", "", x.dtype, 0)
-    launch(*_geometry(rows, columns, x.dtype), *_summed(total, rows, columns), x)
+    _launch(_instance("column_sum", "", x.dtype, 0), (total,), rows, columns, x)
     return total
 
 
-def _geometry(rows: int, columns: int, dtype: np.dtype) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Grid and block of a sum of columns: strips of columns, by blocks that share the rows."""
+def geometry(rows: int, columns: int, dtype: np.dtype, at_once: int) -> tuple[int, int, int]:
+    """How many strips of columns there are for a sum of columns, how many blocks share the rows, and lanes of a strip.
+
+    `at_once` is how many blocks the device runs; more are not worth their partial sums.
+    """
     packs = -(-columns // FLOATS[dtype.name])
     lanes = min(_LANES, 1 << max(packs - 1, 0).bit_length())
     strips, height = -(-packs // lanes), THREADS // lanes
-    at_once = blocks_for(2**62) // max(strips, 1)
-    return (strips, max(1, min(at_once, -(-rows // (height * _ROWS))))), (lanes, height)
+    return strips, max(1, min(at_once // max(strips, 1), -(-rows // (height * _ROWS)))), lanes
 
 
-def _summed(total: Any, rows: int, columns: int) -> tuple[Any, ...]:
-    """The arguments that every kernel with sums of columns has."""
-    (strips, blocks), _ = _geometry(rows, columns, total.dtype)
+def _launch(launch: Kernel, outs: tuple[Any, ...], rows: int, columns: int, *inputs: Any) -> None:
+    """Launch a kernel with column sums, the last of its outputs, with the scratch memory that it needs."""
+    dtype = outs[-1].dtype
+    strips, blocks, lanes = geometry(rows, columns, dtype, blocks_for(2**62))
     shared = blocks > 1 and strips > 0
-    partial = workspace("column sums", blocks * columns, wide(total.dtype)) if shared else None
-    return total, partial, counters(strips) if shared else None, np.int64(rows), np.int64(columns)
+    partial = workspace("column sums", blocks * columns, wide(dtype)) if shared else None
+    arrived = counters(strips) if shared else None
+    sizes = np.int64(rows), np.int64(columns), np.int32(lanes)
+    launch((strips, blocks), THREADS, *outs, partial, arrived, *sizes, *inputs)
 
 
 def expressions() -> Iterator[tuple[str, str]]:
     """Every file and name expression that can be launched from here."""
     for dtype in map(np.dtype, FLOATS):
         yield FILE, _instance("column_sum", "", dtype, 0).expression
-        for scalar in with_slopes():
+        for scalar in activations():
             numbers = len(scalar.parameters("value"))
             yield FILE, _instance("bias_map", scalar.struct, dtype, numbers).expression
             if not scalar.is_variant:  # `bias_slope` is of default parameters

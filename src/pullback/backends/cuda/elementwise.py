@@ -13,9 +13,9 @@ from ..registry import canonical_dtype
 from .fused import FUSED, fused
 from .launching import THREADS, Kernel, blocks_for, ctype, kernel
 from .rows import FLOATS, taken, wide
-from .scalars import Scalar, scalars
+from .scalars import Scalar, activations, scalars
 
-__all__ = ["Call", "astype", "expressions", "rounded", "with_slopes"]
+__all__ = ["Call", "astype", "expressions", "rounded"]
 
 FILE = "elementwise.cu"
 _ABSENT = {"min": -inf, "max": inf}  # bounds that are None
@@ -208,19 +208,12 @@ def astype(plain: Callable[..., Any], x: Any, dtype: Any, *, copy: bool = True) 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def with_slopes() -> Iterator[Scalar]:
-    """The activations that have a slope."""
-    for scalar in scalars("activations.cuh").values():
-        if "slope" in scalar.functions:
-            yield scalar
-
-
 for _scalar in scalars().values():
     if "y" in _scalar.functions["value"]:
         _fuse_binary(_scalar)
     elif not _scalar.is_variant:
         _fuse_unary(_scalar)
-for _scalar in with_slopes():
+for _scalar in activations():
     if not _scalar.is_variant:
         _fuse_slope(_scalar)
 
@@ -232,7 +225,7 @@ def expressions() -> Iterator[tuple[str, str]]:
             template = "binary" if "y" in scalar.functions["value"] else "map"
             numbers = len(scalar.parameters("value"))
             yield FILE, instance(template, scalar.functor("value"), dtype, 1, numbers).expression
-        for scalar in with_slopes():
+        for scalar in activations():
             numbers = len(scalar.parameters("slope"))
             yield FILE, instance("map", scalar.functor("slope"), dtype, 2, numbers).expression
         yield from ((FILE, _cast(dtype, target).expression) for target in map(np.dtype, FLOATS) if target != dtype)

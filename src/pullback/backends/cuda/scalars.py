@@ -6,7 +6,7 @@ from functools import cache
 
 from .sources import folder, source
 
-__all__ = ["ARRAYS", "Scalar", "scalars"]
+__all__ = ["ARRAYS", "Scalar", "activations", "scalars"]
 
 ARRAYS = ("g", "x", "y", "out")  # the arguments that are arrays; the others are parameters
 _STRUCT = re.compile(r"^struct (\w+) \{$(.*?)^\};$", re.MULTILINE | re.DOTALL)
@@ -14,7 +14,7 @@ _FUNCTION = re.compile(r"static __device__ W (value|slope|slope_x|slope_y)\(([^)
 _ARGUMENT = re.compile(r"\bW (\w+)(?: = ([\d.]+))?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scalar:
     """The functions of one op.
 
@@ -49,11 +49,10 @@ class Scalar:
 
 
 @cache
-def scalars(file: str = "scalar.cuh") -> dict[str, Scalar]:
-    """The functions of the ops, by the op's name, of all files or of one that `scalar.cuh` includes."""
-    text = source(file) if file == "scalar.cuh" else (folder() / file).read_text(encoding="utf-8")
+def scalars() -> dict[str, Scalar]:
+    """The functions of the ops, by the op's name."""
     found = {}
-    for word, block in _STRUCT.findall(text):
+    for word, block in _STRUCT.findall(source("scalar.cuh")):
         given = {function: _ARGUMENT.findall(arguments) for function, arguments in _FUNCTION.findall(block)}
         if given:
             functions = {function: tuple(name for name, _ in arguments) for function, arguments in given.items()}
@@ -61,3 +60,10 @@ def scalars(file: str = "scalar.cuh") -> dict[str, Scalar]:
             name = word.removesuffix("_")
             found[name] = Scalar(name, f"pullback::op::{word}", functions, defaults)
     return found
+
+
+@cache
+def activations() -> tuple[Scalar, ...]:
+    """The functions of `activations.cuh` that have a slope."""
+    words = [word for word, _ in _STRUCT.findall((folder() / "activations.cuh").read_text(encoding="utf-8"))]
+    return tuple(scalar for name, scalar in scalars().items() if name in words and "slope" in scalar.functions)
