@@ -82,6 +82,39 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
 
+    # --- gradients as one vector: arrays of one device ---
+
+    def norm_and_factor(self, arrays: Sequence[Any], most: float) -> tuple[Any, Any]:
+        """The Euclidean norm of all arrays together, and the factor min(1, most / (norm + 1e-6)) that limits it.
+
+        Both are arrays of one number, in float32 or wider, as the sums are.
+        """
+        xp = self.xp
+        total = xp.asarray(0.0, dtype=xp.float32)
+        for array in arrays:
+            flat = xp.reshape(array, (-1,))
+            if getattr(flat.dtype, "itemsize", 4) < 4:  # the standard has no narrower type
+                flat = xp.astype(flat, xp.float32)
+            total = total + xp.vecdot(flat, flat)
+        norm = xp.sqrt(total)
+        return norm, xp.minimum(most / (norm + 1e-6), xp.ones_like(norm))
+
+    def scaled(self, arrays: Sequence[Any], owned: Sequence[bool], factor: Any) -> list[Any]:
+        """Each array times `factor` (an array of one number), in place where it is `owned`."""
+        found = []
+        for array, in_place in zip(arrays, owned, strict=True):
+            factor_here = self.xp.astype(factor, array.dtype)
+            if in_place:
+                array *= factor_here
+            else:
+                array = array * factor_here
+            found.append(array)
+        return found
+
+    def all_finite(self, arrays: Sequence[Any]) -> bool:
+        """Whether there is no NaN and no infinity in any array."""
+        return all(bool(self.xp.all(self.xp.isfinite(array))) for array in arrays)
+
     # --- optimizers' updates, in place ---
     # Rows are parameters that take one step together: flat arrays of one length each. The last of a row is None, or the
     # parameter in the wider dtype of its state, which is what is updated; the parameter becomes its rounded copy then.

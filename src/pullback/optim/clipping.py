@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..backends import BACKENDS, canonical_dtype
+from ..backends import BACKENDS
 from ..core.tape import unread
 from ..core.tensor import Tensor, new_tensor
 from ..errors import ArgumentError, DeviceError, NonFiniteError
@@ -38,24 +38,11 @@ def clip_grad_norm(params: Any, max_norm: float, *, error_if_nonfinite: bool = F
     backend = BACKENDS[next(iter(named.values())).data.__class__]
     if any(BACKENDS[leaf.grad.__class__] is not backend for leaf in leaves):
         raise DeviceError(f"{who}: the gradients are on different devices; clip those of each device apart")
-    xp = backend.xp
-    with backend.quiet():
-        total = sum((_squares(xp, leaf.grad) for leaf in leaves), start=xp.asarray(0.0, dtype=xp.float32))
-        norm = xp.sqrt(total)
-        if error_if_nonfinite and not bool(xp.isfinite(norm)):
+    with backend.quiet(), backend.on(backend.device_of(leaves[0].grad) if leaves else None):
+        norm, factor = backend.norm_and_factor([leaf.grad for leaf in leaves], max_norm)
+        if error_if_nonfinite and not bool(backend.xp.isfinite(norm)):
             raise NonFiniteError(f"{who}: the norm of the gradients is {float(norm)}")
-        factor = xp.minimum(max_norm / (norm + 1e-6), xp.ones_like(norm))
-        for leaf in leaves:
-            if unread(leaf):
-                leaf.grad *= xp.astype(factor, leaf.grad.dtype)
-            else:
-                leaf.grad = leaf.grad * xp.astype(factor, leaf.grad.dtype)
+        owned = [unread(leaf) for leaf in leaves]
+        for leaf, g in zip(leaves, backend.scaled([leaf.grad for leaf in leaves], owned, factor), strict=True):
+            leaf.grad = g
     return new_tensor(norm, None)
-
-
-def _squares(xp: Any, g: Any) -> Any:
-    """The sum of squares of an array, in float32 or wider."""
-    flat = xp.reshape(g, (-1,))
-    if canonical_dtype(flat.dtype).itemsize < 4:
-        flat = xp.astype(flat, xp.float32)
-    return xp.vecdot(flat, flat)

@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from .. import trees
-from ..backends import BACKENDS, canonical_dtype
+from ..backends import BACKENDS, Backend, canonical_dtype
 from ..core.tape import Leaf
 from ..core.tensor import Tensor, as_array
 from ..errors import ArgumentError, DeviceError, DtypeError, NonFiniteError, ShapeError, TapeError
@@ -86,14 +86,20 @@ def given_gradients(who: str, params: Mapping[str, Tensor], gradients: Any) -> l
 
 def refuse_nonfinite(who: str, params: Mapping[str, Tensor], gradients: Sequence[Any]) -> None:
     """Raise NonFiniteError, with the names, if a gradient holds a NaN or an infinity."""
-    bad = []
-    for name, g in zip(params, gradients, strict=True):
-        if g is not None:
-            xp = BACKENDS[g.__class__].xp
-            if not bool(xp.all(xp.isfinite(g))):
-                bad.append(called(name))
-    if bad:
-        raise NonFiniteError(f"{who}: there is a NaN or an infinity in the gradient of {', '.join(bad)}")
+    named = [(name, g) for name, g in zip(params, gradients, strict=True) if g is not None]
+    groups: dict[Any, list[Any]] = {}
+    for _, g in named:
+        backend = BACKENDS[g.__class__]
+        groups.setdefault((backend, backend.device_of(g)), []).append(g)
+    if all(_all_finite(backend, device, found) for (backend, device), found in groups.items()):
+        return
+    bad = [called(n) for n, g in named if not _all_finite(b := BACKENDS[g.__class__], b.device_of(g), [g])]
+    raise NonFiniteError(f"{who}: there is a NaN or an infinity in the gradient of {', '.join(bad)}")
+
+
+def _all_finite(backend: Backend, device: str, arrays: Sequence[Any]) -> bool:
+    with backend.on(device):
+        return backend.all_finite(arrays)
 
 
 def _named(who: str, tree: Any) -> dict[str, Any]:

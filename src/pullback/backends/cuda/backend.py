@@ -3,8 +3,9 @@
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import numpy as np
 
 from ...errors import DeviceError, DeviceMemoryError
 from ..base import Backend, Namespace
+from . import checks, fused, updates
 from .complaints import raise_complaints
-from .fused import bound
 
 __all__ = ["CudaBackend"]
 
@@ -88,7 +89,33 @@ class CudaBackend(Backend):
         return cupy.cuda.Device(self._number(device))
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-        return bound(name, plain)
+        return fused.bound(name, plain)
+
+    # --- many arrays in one launch ---
+
+    def update_sgd(self, rows: Sequence[Any], **options: Any) -> None:
+        with self.on(self.device_of(rows[0][0])):
+            (partial(updates.update_sgd, super().update_sgd) if fused.enabled else super().update_sgd)(rows, **options)
+
+    def update_adam(self, rows: Sequence[Any], **options: Any) -> None:
+        with self.on(self.device_of(rows[0][0])):
+            (partial(updates.update_adam, super().update_adam) if fused.enabled else super().update_adam)(
+                rows, **options
+            )
+
+    def norm_and_factor(self, arrays: Sequence[Any], most: float) -> tuple[Any, Any]:
+        found = checks.norm_and_factor(arrays, most) if fused.enabled else None
+        return super().norm_and_factor(arrays, most) if found is None else found
+
+    def scaled(self, arrays: Sequence[Any], owned: Sequence[bool], factor: Any) -> list[Any]:
+        targets = [a if own else cupy.empty_like(a) for a, own in zip(arrays, owned, strict=True)]
+        if fused.enabled and checks.scale(list(zip(arrays, targets, strict=True)), factor):
+            return targets
+        return super().scaled(arrays, owned, factor)
+
+    def all_finite(self, arrays: Sequence[Any]) -> bool:
+        flag = checks.nonfinite(arrays) if fused.enabled else None
+        return super().all_finite(arrays) if flag is None else not bool(flag)
 
     def out_of_memory(self, error: MemoryError) -> MemoryError:
         if not isinstance(error, cupy.cuda.memory.OutOfMemoryError):
