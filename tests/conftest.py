@@ -9,10 +9,17 @@ from pullback.backends import BACKENDS, registry
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where tests/test_ops.py runs the ops: cpu, cuda, cuda:1")
+    parser.addoption("--every-kernel", action="store_true", help="compile all kernels for all architectures")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     op_cases.DEVICE = config.getoption("--device")
+
+
+@pytest.fixture
+def every_kernel(request: pytest.FixtureRequest) -> bool:
+    """Whether all kernels are compiled for all architectures."""
+    return bool(request.config.getoption("--every-kernel"))
 
 
 @pytest.fixture

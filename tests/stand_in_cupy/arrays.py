@@ -149,6 +149,11 @@ def call(function: Callable[..., Any], args: Any, kwargs: Any = None, name: str 
     inputs = list(_arrays((args, tuple(kwargs.values()))))
     host_args, host_kwargs = host(tuple(args)), {key: host(value) for key, value in kwargs.items()}
 
+    if isinstance(function, np.ufunc) and any(isinstance(a, list | tuple) for a in args):
+        raise TypeError("Unsupported type <class 'list'>")
+    if kind == "library" and inputs and all(x.dtype.name == "bfloat16" for x in inputs):
+        host_kwargs["dtype"] = inputs[0].dtype  # NumPy would choose float32
+
     def compute() -> Any:
         with np.errstate(all="ignore"):
             return function(*host_args, **host_kwargs)
@@ -164,14 +169,15 @@ def call(function: Callable[..., Any], args: Any, kwargs: Any = None, name: str 
     if not fresh:
         return result
 
+    targets = [(place, x._host) for place, x in fresh]  # no array: what is captured keeps none alive
+
     def run(found: Any = None) -> None:
         found = compute() if found is None else found
-        for place, target in fresh:
-            source = found if place is None else found[place]
-            np.copyto(target._host, source, casting="same_kind")
+        for place, target in targets:
+            np.copyto(target, found if place is None else found[place], casting="same_kind")
 
     LOG.append(Operation(kind, name))
-    used = [*inputs, *(target for _, target in fresh)]
+    used = [*inputs, *(x for _, x in fresh)]
     if current_stream().is_capturing():
         enqueue(run, _blocks(used))
     else:
