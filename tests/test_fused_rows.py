@@ -122,7 +122,7 @@ def test_slopes_are_one_launch_each() -> None:
         "softmax_slope": ((g, out), wide_out * (wide_g - np.sum(wide_g * wide_out, axis=1, keepdims=True))),
         "log_softmax_slope": ((g, out), wide_g - np.exp(wide_out) * np.sum(wide_g, axis=1, keepdims=True)),
         "layer_norm_slope": (
-            (g, out, r, weight),
+            (g, out, r, weight, -1, (40,)),
             (
                 wide_r * (gw - gw.mean(1, keepdims=True) - wide_out * (gw * wide_out).mean(1, keepdims=True)),
                 (wide_g * wide_out).sum(0),
@@ -159,6 +159,25 @@ def test_slopes_of_the_losses_of_two_classes_are_those_of_float64() -> None:
     assert_near(found.get(), np.mean(np.logaddexp(0, -(2 * y - 1) * z)), NAME)
 
 
+def test_a_step_of_layer_norm_is_two_launches_whatever_is_there() -> None:
+    x, g, weight, bias = drawn((23, 40), (23, 40), (40,), (40,))
+    for there in [(weight, bias), (weight, None), (None, bias), (None, None)]:
+        arrays = [array for array in (x, *there) if array is not None]
+        names = [name for name, array in zip(("x", "weight", "bias"), (x, *there), strict=True) if array is not None]
+
+        def loss(*inputs: Any, names: Any = names) -> Any:
+            return pb.layer_norm(**dict(zip(names, inputs, strict=True)))
+
+        expected = pb.vjp(loss, *(array.astype(np.float64) for array in arrays))[1](g.astype(np.float64))
+        tensors = [pb.tensor(array, device="cuda") for array in arrays]
+        with watched() as work:
+            found = pb.vjp(loss, *tensors)[1](pb.tensor(g, device="cuda"))
+        assert len([operation for operation in work if operation.kind == "kernel"]) == 2
+        assert not [operation for operation in work if operation.is_launch and operation.kind != "kernel"]
+        for part, of in zip(found, expected, strict=True):
+            assert_near(part.numpy(), of.numpy(), NAME)
+
+
 def test_what_a_kernel_does_not_take_is_left_to_the_plain_body() -> None:
     (x,) = drawn((6, 8))
     (a,) = on_device(x)
@@ -182,6 +201,7 @@ def test_what_a_kernel_does_not_take_is_left_to_the_plain_body() -> None:
         ("cross_entropy_slope", (mixed[0, 0], a, labels), {}), ("cross_entropy_slope", (a[:, 0], a, labels), {}),
         ("layer_norm", (a, a[0], mixed[0]), {}), ("layer_norm", (a,), {"axis": 0}), ("layer_norm", (a,), {"eps": -1.0}),
         ("layer_norm", (a, a[:, :1]), {}), ("layer_norm_slope", (a, mixed, a[:, :1], None), {}),
+        ("layer_norm_slope", (a, a, a[:, :1], None, -1, (6, 8)), {}),
         ("mse_loss", (a, a[:3]), {}), ("mse_loss", (a.reshape(-1)[1:], a.reshape(-1)[1:]), {}),
         ("l1_loss", (a, mixed), {}),
         ("huber_loss", (a, a), {"delta": -1.0}), ("logistic_loss", (a, whole), {}),

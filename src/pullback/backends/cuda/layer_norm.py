@@ -8,7 +8,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ...shapes import Axis
+from ...shapes import Axis, Shape
 from .fused import fused
 from .launching import THREADS, Kernel, counters, ctype, kernel, workspace
 from .rows import FLOATS, blocks_of_rows, last_axes, taken, team, wide, width
@@ -76,15 +76,24 @@ def standardize(plain: Any, x: Any, axis: Axis = -1, eps: float = 1e-5) -> tuple
 
 @fused
 def layer_norm_slope(
-    plain: Any, g: Any, standardized: Any, inverse_deviation: Any, weight: Any = None, axis: Axis = -1
+    plain: Any,
+    g: Any,
+    standardized: Any,
+    inverse_deviation: Any,
+    weight: Any = None,
+    axis: Axis = -1,
+    bias_shape: Shape | None = None,
 ) -> tuple[Any, Any, Any]:
-    """The cotangents of x, weight and bias from that of `layer_norm` and what it kept: one launch.
-
-    Those of weight and bias have the shape of a row.
-    """
+    """The op `layer_norm_slope` over the last axes, for a weight and a bias in the shape of a row: one launch."""
     n = _row_length(axis, g, weight)
-    if not n or not taken(g, standardized, inverse_deviation) or standardized.shape != g.shape:
-        return plain(g, standardized, inverse_deviation, weight, axis)
+    along = g.shape[-last_axes(axis, g.ndim) :] if n else ()
+    if (
+        not n
+        or not taken(g, standardized, inverse_deviation)
+        or standardized.shape != g.shape
+        or bias_shape not in (None, along)
+    ):
+        return plain(g, standardized, inverse_deviation, weight, axis, bias_shape)
     dtype, rows, step = g.dtype, g.size // n, width(n, g, standardized, weight)
     real = wide(dtype)
     lanes, threads = team(n, step)
@@ -92,11 +101,12 @@ def layer_norm_slope(
         lanes = threads = min(THREADS, 32 * -(-n // (32 * step)))
     blocks = min(blocks_of_rows(rows, lanes, threads), max(_SCRATCH // (2 * n), 1))
     crowd = isqrt(blocks - 1) + 1
-    along = g.shape[-last_axes(axis, g.ndim) :]
-    dx, dweight, dbias = cupy.empty(g.shape, dtype), cupy.empty(along, dtype), cupy.empty(along, dtype)
+    dx, dweight, dbias = cupy.empty(g.shape, dtype), None, None
+    if weight is not None or bias_shape is not None:
+        dweight, dbias = cupy.empty(along, dtype), cupy.empty(along, dtype)
     _instance("layer_norm_slope", dtype, step)(
         blocks, threads, dx, dweight, dbias, g, standardized, inverse_deviation, weight,
         np.int64(rows), np.int64(n), np.int32(lanes), np.uint32(crowd),
         workspace("column sums", 2 * n * blocks, real), counters(1 + -(-blocks // crowd)),
     )  # fmt: skip
-    return dx, dweight, dbias
+    return dx, dx if weight is None else dweight, dx if bias_shape is None else dbias
