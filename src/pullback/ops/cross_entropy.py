@@ -166,8 +166,11 @@ def cross_entropy(
         reduction: "mean", "sum", or "none" for the losses in the shape of the labels. The mean of no rows is 0.
 
     Raises:
-        IndexingError: A label is out of range. DtypeError: labels are not integers, or logits not floating-point.
-        NonFiniteError: labels hold NaN. ShapeError: the shapes do not belong together.
+        IndexingError: A label is out of range. On a CUDA device a kernel finds it: the loss is NaN, and the error is
+            raised by the next call that waits for the device (`item`, `numpy`); at once with the
+            variable CUDA_LAUNCH_BLOCKING=1.
+        DtypeError: labels are not integers, or logits not floating-point. NonFiniteError: labels hold NaN.
+        ShapeError: the shapes do not belong together.
     """
     check_predictions(logits, "logits", reduction)
     scores, flat, counted = _rows(xp, logits, labels, ignore_index)

@@ -283,8 +283,8 @@ def logistic_loss(xp: Any, scores: Array, labels: Array, reduction: str = "mean"
     """`ln(1 + exp(-y s))` for scores s and labels y of -1 or +1, averaged: logistic regression has `s = X @ w`.
 
     `scores` and `labels` have one shape; labels are integers or floating-point numbers and have no derivative. Any
-    other label is an ArgumentError, NaN a NonFiniteError. For labels 0 and 1 there is
-    `binary_cross_entropy_with_logits`.
+    other label is an ArgumentError, NaN a NonFiniteError (on a CUDA device raised by the next call that waits for it,
+    and the loss is NaN). For labels 0 and 1 there is `binary_cross_entropy_with_logits`.
     """
     _check_pairs(scores, labels, ("scores", "labels"), reduction)
     labels = xp.astype(xp.asarray(labels), scores.dtype)
