@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pullback as pb
-from pullback import nn
+from pullback import nn, trees
 from pullback.core.op import OPS
 from pullback.errors import ArgumentError, DtypeError, ShapeError
 from pullback.ops import activations, losses
@@ -75,6 +75,30 @@ def test_mlp_is_what_its_parts_make():
     assert sizes == list(pairwise((3, 8, 8, 2)))
 
 
+@pytest.mark.parametrize("name", nn.ACTIVATIONS)
+def test_a_layer_with_its_activation_is_one_op_and_its_parts(name):
+    """Value, gradients and second derivatives, with and without a bias."""
+    for bias in (True, False):
+        layer = nn.Linear(3, 4, bias, name, generator=0, dtype="float64")
+        bare = nn.Linear(3, 4, bias, generator=0, dtype="float64")
+        x = np.random.default_rng(0).normal(size=(5, 3))
+
+        def parts(params, x, bare=bare):
+            return getattr(pb, name)(bare.apply(params, x))
+
+        def whole(params, x, layer=layer):
+            return layer.apply(params, x)
+
+        params, direction = layer.parameters(), trees.map(lambda p: pb.cos(p.detach()), layer.parameters())
+        np.testing.assert_allclose(layer(x).numpy(), parts(bare.parameters(), x).numpy(), rtol=1e-14)
+        assert layer(x).node.op.name == f"linear_{name}"
+        first = [pb.grad(lambda *a, g=g: pb.sum(g(*a) ** 2), argnums=(0, 1))(params, x) for g in (whole, parts)]
+        second = [pb.hvp(lambda p, g=g, x=x: pb.sum(g(p, x) ** 3), (params,), (direction,)) for g in (whole, parts)]
+        for found, expected in (first, second):
+            for a, b in zip(trees.flatten(found)[0], trees.flatten(expected)[0], strict=True):
+                np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-10, atol=1e-12)
+
+
 def test_mlp_takes_a_function_and_drops_hidden_values_in_training():
     model = nn.MLP((3, 2000, 1), lambda x: x, dropout=0.5, init="ones", bias=False, generator=0)
     ones = np.ones((1, 3), "float32")
@@ -113,6 +137,7 @@ BAD_LAYERS = [
     (lambda: nn.Linear(3, 3, init="kaimin"), "kaimin.*kaiming_normal"),
     (lambda: nn.Linear(2, 3, init=lambda shape, **rest: pb.zeros(3)), "init gave shape"),
     (lambda: nn.Linear(2, 3, dtype="int64"), "int64"),
+    (lambda: nn.Linear(2, 3, activation="rellu"), "Linear.*'rellu'.*gelu.*relu.*tanh"),
     (lambda: nn.Linear(2, 3, generator=-1), "seed"),
     (lambda: nn.MLP([3]), "sizes"),
     (lambda: nn.MLP(3), "sizes"),

@@ -371,3 +371,40 @@ def test_the_repr_says_what_is_optimized():
 
 def test_the_backend_of_the_cpu_brings_its_own_updates():
     assert BACKENDS[np.ndarray].update_adam is numpy_updates.update_adam
+
+
+@each_optimizer
+def test_steps_too_small_for_16_bits_add_up_in_a_master(make):
+    """The same steps in float32, rounded at the end, give the same parameters of 16 bits."""
+    narrow = {"w": pb.tensor(np.linspace(1, 2, 5, dtype="float16"), requires_grad=True)}
+    wide = {"w": pb.tensor(np.linspace(1, 2, 5, dtype="float16").astype("float32"), requires_grad=True)}
+    few, many = make(narrow), make(wide)
+    few.lr = many.lr = 1e-4  # a tenth of the distance of numbers of float16 above 1
+    for _ in range(50):
+        for params in (narrow, wide):
+            params["w"].grad = np.full(5, 0.5)
+        few.step()
+        many.step()
+    assert narrow["w"].dtype == np.float16
+    np.testing.assert_array_equal(narrow["w"].numpy(), wide["w"].numpy().astype("float16"))
+    assert (narrow["w"].numpy() != np.linspace(1, 2, 5, dtype="float16")).all()
+
+
+def test_what_others_write_into_a_parameter_of_16_bits_counts_more_than_its_master():
+    w = pb.tensor(np.ones(3, "float16"), requires_grad=True)
+    optimizer = pb.optim.SGD([w], lr=1e-5)
+    for _ in range(3):
+        w.grad = np.ones(3)
+        optimizer.step()
+    state = optimizer.state_dict()
+    w.assign_(np.array([5.0, 1.0, 6.0]))
+    w.grad = np.ones(3)
+    optimizer.step()
+    np.testing.assert_array_equal(w.numpy(), np.array([5.0, 1.0, 6.0], "float16"))
+    again = pb.tensor(np.array([7.0, 1.0, 1.0], "float16"), requires_grad=True)
+    other = pb.optim.SGD([again], lr=1e-5)
+    other.load_state_dict(state)  # of other numbers than the parameter has now in one place
+    again.grad = np.zeros(3)
+    other.step()
+    np.testing.assert_array_equal(other.state_dict()["parameters"]["0"]["state"]["master"][0], np.float32(7))
+    assert other.state_dict()["parameters"]["0"]["state"]["master"][1] == pytest.approx(1 - 3e-5, abs=1e-7)

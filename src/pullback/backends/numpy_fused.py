@@ -125,7 +125,7 @@ def cross_entropy_slope(
     """The slope of the same; the labels were looked at there."""
     if label_smoothing or ignore_index is not None or class_weights is not None or reduction != "mean":
         return plain(g, probabilities, labels, label_smoothing, ignore_index, class_weights, reduction)
-    if probabilities.ndim != 2 or labels.ndim != 1 or probabilities.dtype not in _ZEROS or not labels.size:
+    if probabilities.ndim != 2 or probabilities.dtype not in _ZEROS or not labels.size or labels.dtype not in _UNSIGNED:
         return plain(g, probabilities, labels)
     share = probabilities.dtype.type(g / labels.shape[0])
     slope = probabilities * share
