@@ -187,12 +187,14 @@ def test_what_a_kernel_does_not_take_is_left_to_the_plain_body() -> None:
     gap = gap[:, ::2]
     (empty,) = on_device(x[:0])
     (whole,) = on_device(np.arange(48).reshape(6, 8))
+    (long, one) = on_device(np.zeros((1, 70000), np.float32), np.zeros(1, np.int64))
 
     def plain(*args: Any, **options: Any) -> str:
         return "plain"
 
     for name, args, options in [
         ("softmax", (a,), {"axis": 0}), ("softmax", (gap,), {}), ("softmax", (empty,), {}), ("softmax", (whole,), {}),
+        ("softmax", (long,), {}), ("cross_entropy", (long, one), {}), ("layer_norm", (long,), {}),
         ("log_softmax", (a.T,), {}), ("softmax_slope", (a, mixed), {}), ("log_softmax_slope", (a, a[:3]), {}),
         ("cross_entropy", (a, small), {}), ("cross_entropy", (a, labels[:3]), {}),
         ("cross_entropy", (empty, labels[:0]), {}),

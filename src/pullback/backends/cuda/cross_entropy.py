@@ -16,7 +16,7 @@ from ...errors import IndexingError
 from .complaints import LATE, complaint, launched
 from .fused import fused
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
-from .rows import FLOATS, blocks_of_rows, taken, team, wide, width
+from .rows import FLOATS, blocks_of_rows, taken, team, too_few, wide, width
 
 __all__ = ["cross_entropy", "cross_entropy_slope", "expressions"]
 
@@ -96,7 +96,9 @@ def cross_entropy(
     reduction: str = "mean",
 ) -> Any:
     """The op `cross_entropy`: the loss and the probabilities in one launch."""
-    if not _applies(logits, labels, label_smoothing, ignore_index, class_weights, reduction):
+    if not _applies(logits, labels, label_smoothing, ignore_index, class_weights, reduction) or too_few(
+        labels.size, logits
+    ):
         return plain(logits, labels, label_smoothing, ignore_index, class_weights, reduction)
     dtype, classes, real = logits.dtype, logits.shape[-1], wide(logits.dtype)
     rows, step = prod(labels.shape), width(classes, logits)

@@ -11,7 +11,7 @@ import numpy as np
 from ...shapes import Axis, Shape
 from .fused import fused
 from .launching import THREADS, Kernel, counters, ctype, kernel, workspace
-from .rows import FLOATS, blocks_of_rows, last_axes, taken, team, wide, width
+from .rows import FLOATS, blocks_of_rows, last_axes, taken, team, too_few, wide, width
 
 __all__ = ["expressions", "layer_norm", "layer_norm_slope", "standardize"]
 
@@ -37,7 +37,10 @@ def _row_length(axis: Axis, x: Any, *along: Any) -> int:
     """The length of the rows that `axis` makes of `x`; 0 where the kernels do not take it and what lies along a row."""
     along = tuple([array for array in along if array is not None])
     named = last_axes(axis, x.ndim) if taken(x, *along) and x.size else 0
-    return prod(x.shape[-named:]) if named and all(array.shape == x.shape[-named:] for array in along) else 0
+    if not named or any(array.shape != x.shape[-named:] for array in along):
+        return 0
+    n = prod(x.shape[-named:])
+    return 0 if too_few(x.size // n, x) else n
 
 
 def _standardized(n: int, x: Any, weight: Any, bias: Any, axis: Axis, eps: float) -> tuple[Any, Any, Any]:

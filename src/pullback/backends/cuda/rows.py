@@ -14,12 +14,13 @@ from .launching import THREADS, Kernel, blocks_for, ctype, kernel
 
 __all__ = [
     "FLOATS", "blocks_of_rows", "expressions", "last_axes", "log_softmax", "log_softmax_slope", "softmax",
-    "softmax_slope", "taken", "team", "wide", "width",
+    "softmax_slope", "taken", "team", "too_few", "wide", "width",
 ]  # fmt: skip
 
 FILE = "rows.cu"
 FLOATS = {"float64": 2, "float32": 4, "float16": 8, "bfloat16": 8}  # dtypes, and their numbers in 16 bytes
 _WARP = 32
+_LONG, _FEW = 2**18, 64  # bytes, and rows (estimates): fewer rows that are longer would keep too few blocks busy
 
 
 def taken(*arrays: Any) -> bool:
@@ -36,6 +37,11 @@ def last_axes(axis: Axis, ndim: int) -> int:
         return int(ndim > 0 and axis in (-1, ndim - 1))
     axes = normalize_axes(axis, ndim)
     return len(axes) if sorted(axes) == list(range(ndim - len(axes), ndim)) else 0
+
+
+def too_few(rows: int, x: Any) -> bool:
+    """Whether `x` is so few and so long rows that CuPy's own kernels, which share a row among blocks, are faster."""
+    return rows < _FEW and x.nbytes > rows * _LONG
 
 
 def wide(dtype: np.dtype) -> type[np.float32] | type[np.float64]:
@@ -86,7 +92,10 @@ def _launched(template: str, logarithm: bool, axis: Axis, *arrays: Any) -> Any:
     if not named:
         return None
     n = prod(x.shape[-named:])
-    rows, step, out = x.size // n, width(n, *arrays), cupy.empty(x.shape, x.dtype)
+    rows, step = x.size // n, width(n, *arrays)
+    if too_few(rows, x):
+        return None
+    out = cupy.empty(x.shape, x.dtype)
     lanes, threads = team(n, step)
     _instance(template, x.dtype, step, logarithm)(
         blocks_of_rows(rows, lanes, threads), threads, out, *arrays, np.int64(rows), np.int64(n), np.int32(lanes)
