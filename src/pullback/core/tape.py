@@ -344,7 +344,7 @@ def lift(e: Equation) -> tuple[Any, ...]:
     for name, value in zip(op.saves, e.saved, strict=False):
         if name == "out":
             value = part_tensors(value, e) if op.outputs else TENSORS.wrap(value, e)
-        elif name == "kept":
+        elif name == "kept" and value is not None and OPS[op.kept].differentiable:  # type: ignore[index]
             value = _kept_tensors(e, value)
         elif name == op.sequence:
             value = tuple(TENSORS.wrap(x, n) for x, n in zip(value, e.parents, strict=True))
@@ -364,12 +364,9 @@ def equation(op: Op, parents: tuple[Any, ...], saved: tuple[Any, ...], fit: Any)
 def _kept_tensors(e: Equation, value: Any) -> Any:
     """The second part of a body's value on a line of the op that it is of, at the first inputs of `e`.
 
-    Parameters are those of `e` of the same name that its rules name, else that op's defaults. It is None where a kernel
-    kept nothing.
+    Parameters are those of `e` of the same name that its rules name, else that op's defaults.
     """
     op = OPS[e.op.kept]  # type: ignore[index]
-    if value is None or not op.differentiable:
-        return value if value is None else TENSORS.wrap(value, None)
     saved = dict(zip(e.op.saves, e.saved, strict=False))
     known: dict[str, Any] = {a.name: a.default for a in op.arguments}
     known |= {name: x for name, x in saved.items() if name in e.op.params}
