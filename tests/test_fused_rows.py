@@ -178,6 +178,20 @@ def test_a_step_of_layer_norm_is_two_launches_whatever_is_there() -> None:
             assert_near(part.numpy(), of.numpy(), NAME)
 
 
+@pytest.mark.parametrize(("n", "block"), [(3, 256), (500, 256), (520, 160), (1100, 256), (4100, 256), (521, 256)])
+def test_rows_of_layer_norm_have_as_many_threads_as_their_sums_have_room_for(n: int, block: int) -> None:
+    g, z, weight = drawn((9, n), (9, n), (n,))
+    r = np.ones((9, 1), np.float32)
+    wide, wide_z, gw = (array.astype(np.float64) for array in (g, z, g * weight))
+    with watched() as work:
+        dx, dweight, dbias = fused("layer_norm_slope")(*on_device(g, z, r, weight), -1, (n,))
+    launch = next(operation for operation in work if operation.kind == "kernel")
+    assert launch.block[0] == block
+    assert_near(dx.get(), gw - gw.mean(1, keepdims=True) - wide_z * (gw * wide_z).mean(1, keepdims=True), NAME)
+    assert_near(dweight.get(), (wide * wide_z).sum(0), NAME)
+    assert_near(dbias.get(), wide.sum(0), NAME)
+
+
 def test_what_a_kernel_does_not_take_is_left_to_the_plain_body() -> None:
     (x,) = drawn((6, 8))
     (a,) = on_device(x)
