@@ -1,5 +1,5 @@
 // Losses of pairs of numbers, summed or averaged in one launch, and their slopes by the first of the pair in one.
-#include "reduce.cuh"
+#include "packs.cuh"
 
 namespace pullback {
 
@@ -81,26 +81,6 @@ template <class W> __device__ __forceinline__ Met<W> from_lane(Met<W> value, int
     return {from_lane(value.sum, distance), from_lane(value.wrong, distance)};
 }
 
-// A chunk of which only the first `count` numbers are there; the others are 0, or are not written.
-template <int width, class T> __device__ __forceinline__ Chunk<T, width> load_first(const T* from, int64 count) {
-    if (count >= width) return load<width>(from);
-    Chunk<T, width> chunk{};
-#pragma unroll
-    for (int k = 0; k < width; ++k) {
-        if (k < count) chunk.at[k] = from[k];
-    }
-    return chunk;
-}
-
-template <int width, class T>
-__device__ __forceinline__ void store_first(T* to, const Chunk<T, width>& chunk, int64 count) {
-    if (count >= width) return store<width>(to, chunk);
-#pragma unroll
-    for (int k = 0; k < width; ++k) {
-        if (k < count) to[k] = chunk.at[k];
-    }
-}
-
 // `out` has the losses one by one if `each`, else their sum over `divisor`. `sums` and `wrong_places` have a number per
 // block. `complaint` is {0}, or the first refused target met: {1 + its place, its bits as a double}.
 template <class Loss, class T, int width>
@@ -108,11 +88,12 @@ __global__ void __launch_bounds__(256, roomy<T>) pair_loss(
     T* __restrict__ out, const T* __restrict__ x, const T* __restrict__ y, int64 n, Wide<T> parameter, int each,
     Wide<T> divisor, Wide<T>* sums, int64* wrong_places, uint32* counter, int64* complaint) {
     using W = Wide<T>;
-    const int64 thread = int64(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64(gridDim.x) * blockDim.x;
+    const bool aligned = is_aligned(x) && is_aligned(y);  // `out` is, where it has the losses one by one
     Met<W> met{0, n};
 #pragma unroll 1
-    for (int64 i = thread * width; i < n; i += threads * width) {
-        const Chunk<T, width> xs = load_first<width>(x + i, n - i), ys = load_first<width>(y + i, n - i);
+    for (int64 i = first_of_thread(width); i < n; i += step_of_grid(width)) {
+        const Chunk<T, width> xs = load_some<width>(x + i, n - i, aligned);
+        const Chunk<T, width> ys = load_some<width>(y + i, n - i, aligned);
         Chunk<T, width> values;
 #pragma unroll
         for (int k = 0; k < width; ++k) {
@@ -123,7 +104,7 @@ __global__ void __launch_bounds__(256, roomy<T>) pair_loss(
                 if (losses::refuses<Loss>(target) && i + k < met.wrong) met.wrong = i + k;
             }
         }
-        if (each) store_first<width>(out + i, values, n - i);
+        if (each) store_some(out + i, values, n - i, aligned);
     }
     met = all_of_block(met);
     if (threadIdx.x == 0) {
@@ -150,22 +131,23 @@ __global__ void __launch_bounds__(256, roomy<T>) pair_loss_slope(
     T* __restrict__ out, const T* __restrict__ g, int g_by_pair, Wide<T> share, const T* __restrict__ x,
     const T* __restrict__ y, int64 n, Wide<T> parameter) {
     using W = Wide<T>;
-    const int64 thread = int64(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64(gridDim.x) * blockDim.x;
     if (g && !g_by_pair) {
         share *= widen(*g);
         g = nullptr;
     }
+    const bool aligned = is_aligned(x) && is_aligned(y) && is_aligned(g);  // `out` is
 #pragma unroll 1
-    for (int64 i = thread * width; i < n; i += threads * width) {
-        const Chunk<T, width> xs = load_first<width>(x + i, n - i), ys = load_first<width>(y + i, n - i);
-        const Chunk<T, width> cotangents = g ? load_first<width>(g + i, n - i) : xs;
-        Chunk<T, width> slopes;
+    for (int64 i = first_of_thread(width); i < n; i += step_of_grid(width)) {
+        const Chunk<T, width> xs = load_some<width>(x + i, n - i, aligned);
+        const Chunk<T, width> ys = load_some<width>(y + i, n - i, aligned);
+        Chunk<T, width> cotangents = xs, slopes;
+        if (g) cotangents = load_some<width>(g + i, n - i, aligned);
 #pragma unroll
         for (int k = 0; k < width; ++k) {
             const W cotangent = g ? share * widen(cotangents.at[k]) : share;
             slopes.at[k] = narrow<T>(cotangent * Loss::slope(widen(xs.at[k]), widen(ys.at[k]), parameter));
         }
-        store_first<width>(out + i, slopes, n - i);
+        store_some(out + i, slopes, n - i, aligned);
     }
 }
 

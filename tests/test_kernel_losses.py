@@ -105,6 +105,16 @@ def test_slopes_are_the_derivatives_of_the_losses(loss: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
+def test_arrays_that_do_not_begin_at_16_bytes_give_the_same(name: str) -> None:
+    x, y = drawn("huber", name, 100)
+    g = np.linspace(-2, 2, 100).astype(dtype(name))
+    for moved in range(3):
+        arrays = [np.concatenate([a[:1], a])[1:] if place == moved else a for place, a in enumerate((x, y, g))]
+        assert np.array_equal(value("huber", *arrays[:2], "none"), value("huber", x, y, "none"))
+        assert np.array_equal(slope("huber", arrays[2], *arrays[:2]), slope("huber", g, x, y))
+
+
+@pytest.mark.parametrize("name", TYPES)
 def test_logits_far_from_zero_neither_overflow_nor_cancel(name: str) -> None:
     x = np.array([1e4, -1e4, 1e4, -1e4, 40, -40, 0, 0] * 2).astype(dtype(name))
     y = np.array([1, 1, 0, 0] * 4).astype(dtype(name))
@@ -152,3 +162,4 @@ def test_memory_races_and_initialisation_hold_in_a_checked_run(loss: str, name: 
             assert np.array_equal(value(loss, x, y, reduction, checked=True), expected)
         g = np.ones(n, x.dtype)
         assert np.array_equal(slope(loss, g, x, y, checked=True), slope(loss, g, x, y))
+        assert np.array_equal(slope(loss, g[1:], x[1:], y[1:], checked=True), slope(loss, g, x, y)[1:])
