@@ -49,7 +49,7 @@ template <class T> struct Strip {
 
     __device__ __forceinline__ Strip(int64 columns, int lanes, bool aligned)
         : lanes(lanes),
-          lane(threadIdx.x % this->lanes),
+          lane(threadIdx.x & (this->lanes - 1)),  // by % the compiler would no longer store 16 bytes at once
           height(blockDim.x / this->lanes),
           row_of_block(threadIdx.x / this->lanes),
           columns(columns),
