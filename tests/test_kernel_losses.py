@@ -128,6 +128,14 @@ def test_logits_far_from_zero_neither_overflow_nor_cancel(name: str) -> None:
     assert_near(slope("binary_cross_entropy", None, x, y), expected, name)
 
 
+@pytest.mark.parametrize("name", ["float64", "float32"])
+def test_losses_near_zero_are_precise(name: str) -> None:
+    x, ones = np.array([5.0, 10, 15, 20, 30, 40]).astype(dtype(name)), np.ones(6, dtype(name))
+    for loss in ("binary_cross_entropy", "weighted_binary_cross_entropy", "logistic"):
+        expected = in_float64(loss, x, ones, "none")
+        np.testing.assert_allclose(value(loss, x, ones, "none"), expected, rtol=TYPES[name][2])
+
+
 def test_kinks_and_nan_are_as_the_rules_have_them() -> None:
     x, y = np.array([1.0, 1.0, np.nan, 2.0]), np.array([1.0, np.nan, 0.0, -1.0])
     assert np.array_equal(slope("l1", None, x, y), [0, np.nan, np.nan, 1], equal_nan=True)
