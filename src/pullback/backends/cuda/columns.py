@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 from ...shapes import Axis, normalize_axes
-from .elementwise import Call, rounded
+from .elementwise import rounded
 from .fused import FUSED, fused
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
 from .rows import FLOATS, taken, wide
@@ -28,33 +28,37 @@ def _instance(template: str, struct: str, dtype: np.dtype, numbers: int) -> Kern
     return kernel(FILE, f"pullback::{template}<{', '.join(types)}>")
 
 
-def _fuse_bias(scalar: Scalar) -> None:
-    call = Call(scalar, "value", arrays=2)
+def _fuse_linear(scalar: Scalar) -> None:
+    """`linear_<activation>`: the product, and bias and activation in one launch after it."""
+    reads_value = "out" in scalar.functions["slope"]
 
-    def value(plain: Callable[..., Any], z: Any, bias: Any, *given: Any, **named: Any) -> Any:
-        fits = taken(z, bias) and z.ndim > 0 and z.shape[-1:] == bias.shape
-        read = call.read(plain, z.dtype, given, named) if fits else None
-        if read is None:
-            return plain(z, bias, *given, **named)
+    def linear(plain: Callable[..., Any], x: Any, w: Any, b: Any = None) -> Any:
+        fits = b is not None and taken(b) and w.ndim == 2 and x.ndim > 0 and x.dtype == w.dtype == b.dtype
+        if not fits or x.shape[-1] != w.shape[0] or b.shape != w.shape[1:]:
+            return plain(x, w, b)
+        z = (x if x.ndim == 2 else x.reshape(-1, x.shape[-1])) @ w
         out = cupy.empty(z.shape, z.dtype)
         if out.size:
+            numbers = [rounded(scalar.defaults[name], z.dtype) for name in scalar.parameters("value")]
+            launch = _instance("bias_map", scalar.functor("value"), z.dtype, len(numbers))
             blocks = blocks_for(-(-z.size // FLOATS[z.dtype.name]))
-            sizes = np.int64(z.size // bias.size), np.int64(bias.size)
-            _instance("bias_map", read[0], z.dtype, len(read[1]))(blocks, THREADS, out, *sizes, z, bias, *read[1])
-        return out
+            launch(blocks, THREADS, out, np.int64(z.shape[0]), np.int64(z.shape[1]), z, b, *numbers)
+        shape = (*x.shape[:-1], w.shape[1])
+        out, z = out.reshape(shape), z.reshape(shape)
+        return out if reads_value else (out, z)  # the op keeps the product where the slope reads the argument
 
-    FUSED[f"bias_{scalar.name}"] = value
+    FUSED[f"linear_{scalar.name}"] = linear
 
 
 for _scalar in activations():
     if not _scalar.is_variant:
-        _fuse_bias(_scalar)
+        _fuse_linear(_scalar)
 
 
 @fused
 def bias_slope(plain: Callable[..., Any], g: Any, value: Any, bias: Any, activation: str) -> Any:
     """The op `bias_slope`: the cotangents of z and bias in `activation(z + bias)`, in one launch."""
-    fits = f"bias_{activation}" in FUSED and taken(g, value, bias)
+    fits = f"linear_{activation}" in FUSED and taken(g, value, bias)
     if not fits or g.ndim == 0 or g.shape != value.shape or g.shape[-1:] != bias.shape:
         return plain(g, value, bias, activation)
     scalar = scalars()[activation]
