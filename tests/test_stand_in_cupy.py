@@ -10,6 +10,7 @@ import pytest
 import stand_in_cupy
 from stand_in_cupy import arrays, devices, functions, memory, streams
 
+import pullback as pb
 from pullback import backends
 from pullback.core.op import OPS
 
@@ -306,3 +307,13 @@ def test_the_real_cupy_has_every_name_that_the_stand_in_has():
 
 
 NVRTC_TYPES = {"Program", "Sequence", "compiled", "json", "KNOWN_ARCHITECTURES"}
+
+
+@emulated
+def test_kernels_that_were_off_run_rules_as_well_when_they_are_on_again():
+    for on in (False, True):
+        with stand_in_cupy.device(kernels_on=on):
+            x = pb.tensor(np.ones((2, 3), np.float32), device="cuda")
+            with stand_in_cupy.watched() as work:
+                pb.grad(lambda x: pb.sum(pb.softmax(x) ** 2))(x)
+        assert any("softmax_slope" in operation.name for operation in work) is on

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pullback.backends import BACKENDS, Backend, registry
-from pullback.core.op import OPS
+from pullback.core.op import ARRAYS, OPS
 
 from . import devices, functions, kernels, memory, nvrtc, streams
 from .arrays import ndarray
@@ -33,6 +33,7 @@ def device(kernels_on: bool = True) -> Iterator[Backend]:
     finally:
         for op in OPS.values():
             op.bodies.pop(ndarray, None)
+        ARRAYS.pop(ndarray, None)
         BACKENDS.pop(ndarray, None)
         registry._by_device.pop("cuda", None)
         if registered is not None:
