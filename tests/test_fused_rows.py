@@ -242,13 +242,13 @@ def test_a_wrong_label_is_raised_by_the_next_call_that_waits(monkeypatch: pytest
 
     x, labels = pb.ones((3, 4), device="cuda"), pb.tensor([0, 9, -1], device="cuda")
     loss = pb.cross_entropy(x, labels)
-    with pytest.raises(IndexingError, match=r"label 9 \(number 1\) is out of range for 4 classes.*earlier batch"):
+    with pytest.raises(IndexingError, match=r"^cross_entropy: label 9 \(number 1\) is out of range for 4 .*earlier"):
         float(loss)
     assert np.isnan(float(loss)), "it is said once"
     assert float(pb.cross_entropy(x, pb.tensor([0, 1, 2], device="cuda"))) == pytest.approx(np.log(4))
 
     monkeypatch.setattr(complaints, "at_once", True)
-    with pytest.raises(IndexingError, match=r"label 9"):
+    with pytest.raises(IndexingError, match=r"^cross_entropy: label 9(?!.*earlier)"):
         pb.cross_entropy(x, labels)
 
 

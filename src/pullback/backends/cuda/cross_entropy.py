@@ -13,7 +13,7 @@ import cupy
 import numpy as np
 
 from ...errors import IndexingError
-from .complaints import LATE, complaint, launched
+from .complaints import complaint, launched
 from .fused import fused
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
 from .rows import FLOATS, blocks_of_rows, taken, team, too_few, wide, width
@@ -28,8 +28,8 @@ _FEW_ROWS = 4096  # that each block can count by itself; of more, a launch of it
 
 def _wrong_label(position: int, label: int, classes: int) -> Exception:
     return IndexingError(
-        f"cross_entropy: label {label} (number {position - 1}) is out of range for {classes} classes; labels are 0 to "
-        f"{classes - 1} (cross_entropy leaves out rows labelled with its ignore_index). {LATE}"
+        f"label {label} (number {position - 1}) is out of range for {classes} classes; labels are 0 to "
+        f"{classes - 1} (cross_entropy leaves out rows labelled with its ignore_index)"
     )
 
 
@@ -111,7 +111,7 @@ def cross_entropy(
         np.int64(rows), np.int64(classes), np.int32(lanes),
         real(label_smoothing), np.int32(ignore_index is not None), np.int64(ignore_index or 0), _REDUCTIONS[reduction],
         workspace("losses", 2 * blocks, real), workspace("wrong places", blocks, np.int64), counters(1),
-        complaint(_wrong_label),
+        complaint("cross_entropy", _wrong_label),
     )  # fmt: skip
     launched()
     return loss, probabilities

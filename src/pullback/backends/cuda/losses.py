@@ -8,7 +8,7 @@ import cupy
 import numpy as np
 
 from ...errors import ArgumentError, NonFiniteError
-from .complaints import LATE, complaint, launched
+from .complaints import complaint, launched
 from .fused import fused
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
 from .rows import FLOATS, taken, wide
@@ -40,10 +40,10 @@ def expressions() -> Iterator[tuple[str, str]]:
 def _wrong_target(position: int, bits: int, _: int) -> Exception:
     found = float(np.int64(bits).view(np.float64))
     if np.isnan(found):
-        return NonFiniteError(f"logistic_loss: labels[{position - 1}] is NaN; drop the rows without a label. {LATE}")
+        return NonFiniteError(f"labels[{position - 1}] is NaN; drop the rows without a label")
     return ArgumentError(
-        f"logistic_loss: labels are -1 and +1; number {position - 1} is {found:g}. From labels 0 and 1 make "
-        f"2 * labels - 1, or use binary_cross_entropy_with_logits. {LATE}"
+        f"labels are -1 and +1; number {position - 1} is {found:g}. From labels 0 and 1 make "
+        f"2 * labels - 1, or use binary_cross_entropy_with_logits"
     )
 
 
@@ -67,7 +67,7 @@ def _value(loss: str, x: Any, y: Any, parameter: float, reduction: str) -> Any:
         blocks, THREADS, out, x, y, np.int64(x.size), real(parameter), np.int32(each),
         real(x.size if reduction == "mean" else 1), workspace("losses", blocks, real),
         workspace("wrong places", blocks, np.int64), counters(1),
-        complaint(_wrong_target) if loss == "logistic" else None,
+        complaint("logistic_loss", _wrong_target) if loss == "logistic" else None,
     )  # fmt: skip
     launched()
     return out
