@@ -1,4 +1,4 @@
-"""Launchers of elementwise kernels and column sums on the stand-in for CuPy: what is one launch and what is left over."""
+"""Launchers of elementwise kernels and column sums on the stand-in for CuPy: what is one launch, and what is not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -139,6 +139,12 @@ def test_parameters_that_the_body_refuses_are_refused(cuda, name, params):
     for _ in range(2):
         with pytest.raises(ArgumentError):
             run(cuda, name, drawn(3), **params)
+
+
+@pytest.mark.parametrize(("given", "named"), [((1.0,), {"alpha": 2.0}), ((1.0, 2.0), {}), ((), {"beta": 1.0})])
+def test_arguments_that_the_body_does_not_have_are_refused(cuda, given, named):
+    with pytest.raises(TypeError):
+        run(cuda, "elu", drawn(3), *given, **named)
 
 
 def test_bounds_that_are_arrays_are_left_to_the_plain_body(cuda):

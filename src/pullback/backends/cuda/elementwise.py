@@ -24,17 +24,18 @@ _ABSENT = {"min": -inf, "max": inf}  # bounds that are None
 class Call:
     """A function of `scalar.cuh` as an op's body sees it: first its arrays, then what chooses or counts."""
 
-    def __init__(self, scalar: Scalar, function: str, arrays: int | None = None) -> None:
+    def __init__(self, scalar: Scalar, function: str) -> None:
         self.scalar, self.function = scalar, function
-        self.arrays = len(scalar.arrays(function)) if arrays is None else arrays
-        self.numbers = len(scalar.parameters(function))
+        self.arrays, self.numbers = len(scalar.arrays(function)), len(scalar.parameters(function))
 
     def read(
         self, plain: Callable[..., Any], dtype: np.dtype, given: Sequence[Any], named: dict[str, Any]
     ) -> tuple[str, list[Any]] | None:
         """The functor and the numbers that an op's parameters name; None where the kernel does not take them."""
         names, defaults = _parameters(plain, self.arrays)
-        if len(given) > len(names) or not named.keys() <= defaults.keys():
+        if not names and not given and not named:
+            return self.scalar.functor(self.function), []
+        if len(given) > len(names) or not named.keys() <= set(names[len(given) :]):
             return None  # the body says what is wrong
         values = defaults | dict(zip(names, given, strict=False)) | named
         scalar, numbers = self.scalar, []
