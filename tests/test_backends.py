@@ -174,6 +174,19 @@ def test_cupy_brings_the_extras_that_numpy_brings():
     assert {"scatter_add", "scatter_set", "erf", "erfc"} <= numpy_extras
 
 
+def test_bfloat16_is_a_real_floating_point_type_for_bodies_and_users():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    for isdtype in (backend_for("cpu").xp.isdtype, pb.isdtype):
+        dtype = np.dtype(bfloat16)
+        assert isdtype(dtype, "real floating")
+        assert isdtype(dtype, ("bool", "numeric"))
+        assert isdtype(dtype, dtype)
+        assert not isdtype(dtype, ("integral", "complex floating"))
+        assert not isdtype(dtype, np.dtype(np.float32))
+        assert isdtype(np.dtype(np.float32), "real floating")
+        assert not isdtype(np.dtype(np.int8), "real floating")
+
+
 def test_a_namespace_is_a_module_and_its_extras():
     namespace = Namespace(np, tanh="another", more=1)
     assert (namespace.tanh, namespace.more, namespace.exp) == ("another", 1, np.exp)

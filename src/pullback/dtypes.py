@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import canonical_dtype, default_dtype, is_floating
+from .backends import base, canonical_dtype, default_dtype, is_floating
 from .errors import DtypeError
 
 __all__ = [
@@ -64,7 +64,7 @@ def isdtype(dtype: Any, kind: Any) -> Any:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     names = {"bool", "signed integer", "unsigned integer", "integral", "real floating", "complex floating", "numeric"}
     wanted = tuple(k if isinstance(k, str) and k in names else canonical_dtype(k) for k in kinds)
-    return np.isdtype(canonical_dtype(dtype), wanted)
+    return base.isdtype(canonical_dtype(dtype), wanted)
 
 
 def can_cast(from_: Any, to: Any, /) -> Any:

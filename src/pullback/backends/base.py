@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DeviceError
 
-__all__ = ["Backend", "Namespace"]
+__all__ = ["Backend", "Namespace", "isdtype"]
 
 
 class Namespace:
@@ -24,6 +24,14 @@ class Namespace:
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
+
+
+def isdtype(dtype: Any, kind: Any) -> bool:
+    """As `np.isdtype`, which does not know bfloat16: a real floating-point type."""
+    if dtype.name != "bfloat16":
+        return bool(np.isdtype(dtype, kind))
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return "real floating" in kinds or "numeric" in kinds or dtype in kinds
 
 
 class Backend:
@@ -65,6 +73,10 @@ class Backend:
         if device not in (None, self.name):
             raise DeviceError(f"no device {device!r}; this one is called {self.name!r}")
         return nullcontext()
+
+    def walking(self, array: Any) -> AbstractContextManager[Any]:
+        """A context for a walk along a tape from `array`: quiet, and its device is the current one."""
+        return self.on(self.device_of(array))
 
     def quiet(self) -> AbstractContextManager[Any]:
         """A context in which floating-point exceptions inside rules are not reported one op at a time."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError
-from .base import Backend, Namespace
+from .base import Backend, Namespace, isdtype
 from .numpy_choice import where
 from .numpy_fused import fused
 from .numpy_updates import update_adam, update_sgd
@@ -145,6 +145,7 @@ class NumpyBackend(Backend):
             where=where,
             erf=_erf,
             erfc=_erfc,
+            isdtype=isdtype,
         )
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
@@ -164,4 +165,7 @@ class NumpyBackend(Backend):
         return view.__dlpack__(**options)
 
     def quiet(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
+
+    def walking(self, array: Any) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")
