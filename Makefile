@@ -1,6 +1,7 @@
 # Each target does all its own set-up, from a clean clone: it needs Python 3.11 or newer (with venv) and make.
 #   make train    learn handwritten digits; writes runs/digits/    (ARGS="--resume" continues after Ctrl-C)
 #   make test     the whole test suite                             (ARGS="-k name" chooses)
+#   make mutants  plant bugs in the kernels and see that tests catch them   (ARGS=rows.cu chooses)
 #   make lint     ruff and mypy
 #   make bench    speed and memory beside the peers that are installed
 #   make gpu      op suite and benchmarks on a CUDA device; writes benchmarks/results/
@@ -18,7 +19,7 @@ cuda = cuda$(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint bench gpu clean
+.PHONY: help train test mutants lint bench gpu clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -28,6 +29,9 @@ train: $(BIN)/.has-run
 
 test: $(BIN)/.has-dev
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
+
+mutants: $(BIN)/.has-dev
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(BIN)/.has-dev
 	@$(BIN)/ruff check
