@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(256, 4) bias_map(
     const int64 n = rows * columns;
     const bool in_rows = columns % size == 0, aligned = is_aligned(out) && is_aligned(z);
     for (int64 i = first_of_thread(size); i < n; i += step_of_grid(size)) {
-        const Chunk<T, size> below = load_some<size>(z + i, n - i, aligned);
+        const Chunk<T, size> given = load_some<size>(z + i, n - i, aligned);
         const int64 column = i - quotient(i, columns, n) * columns;
         Chunk<T, size> shift = {};
         if (in_rows) {
@@ -23,14 +23,14 @@ __global__ void __launch_bounds__(256, 4) bias_map(
         } else {
 #pragma unroll
             for (int k = 0; k < size; ++k) {
-                const int64 next = column + k;
-                if (i + k < n) shift.at[k] = bias[next < columns ? next : (i + k) % columns];
+                const int64 next = column + k;  // in a later row where it is past the end
+                if (i + k < n) shift.at[k] = bias[next - quotient(next, columns, columns + size) * columns];
             }
         }
         Chunk<T, size> to;
 #pragma unroll
         for (int k = 0; k < size; ++k) {
-            to.at[k] = narrow<T>(F::value(widen(below.at[k]) + widen(shift.at[k]), parameters...));
+            to.at[k] = narrow<T>(F::value(widen(given.at[k]) + widen(shift.at[k]), parameters...));
         }
         store_some(out + i, to, n - i, aligned);
     }
