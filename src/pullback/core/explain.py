@@ -1,7 +1,8 @@
 """Second floor: what is said of a call that failed: which op, why, and the inputs that it met."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -9,7 +10,10 @@ from ..backends import BACKENDS
 from ..errors import ArgumentError, DtypeError, IndexingError, LinearAlgebraError, PullbackError, ShapeError
 from .op import Op
 
-__all__ = ["explained", "inputs_met", "out_of_memory"]
+__all__ = ["explained", "inputs_met", "names_memory_errors"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def inputs_met(op: Op, arrays: Sequence[Any]) -> str:
@@ -25,7 +29,7 @@ def inputs_met(op: Op, arrays: Sequence[Any]) -> str:
 def explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     """The named error for a body that failed. It is looked into only now: a check before each call would cost more."""
     if isinstance(error, MemoryError):
-        error = out_of_memory(error, *arrays)
+        error = _out_of_memory(error)
     if isinstance(error, MemoryError | Warning) and not isinstance(error, PullbackError):
         return error  # a warning is an exception here where the caller made it one
     text = str(error)
@@ -49,7 +53,26 @@ def explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     return kind(f"{op.name}: {text}; met {inputs_met(op, arrays)}")
 
 
-def out_of_memory(error: MemoryError, *arrays: Any) -> MemoryError:
-    """What the backend of the first of `arrays` has to say of an allocation that failed."""
-    owners = [BACKENDS[a.__class__] for a in arrays if hasattr(a, "shape")]
-    return owners[0].out_of_memory(error) if owners else error
+def _out_of_memory(error: MemoryError) -> MemoryError:
+    """What a backend has to say of an allocation that failed; the error itself if it is none's."""
+    for backend in {*BACKENDS.values()}:
+        named = backend.out_of_memory(error)
+        if named is not error:
+            return named
+    return error
+
+
+def names_memory_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, which works on raw arrays; an allocation that fails in it has the backend's named error."""
+
+    @wraps(function)
+    def watched(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except MemoryError as error:
+            named = _out_of_memory(error)
+            if named is error:
+                raise
+            raise named from error
+
+    return watched
