@@ -22,6 +22,7 @@ REDUCTIONS = {
     "var",
 }  # fmt: skip
 COPIES = {"copy", "ascontiguousarray"}
+VIEWS = {"reshape", "transpose", "swapaxes", "squeeze", "view"}  # these look at no number, and so at no device
 SYNCHRONISING = {"nonzero", "unique", "unique_all", "unique_counts", "unique_inverse", "unique_values", "argwhere"}
 METHODS = {
     "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumprod", "cumsum", "diagonal", "dot",
@@ -148,7 +149,8 @@ def call(function: Callable[..., Any], args: Any, kwargs: Any = None, name: str 
     out = kwargs.pop("out", None)
     out = out[0] if isinstance(out, tuple) else out
     inputs = list(_arrays((args, tuple(kwargs.values()))))
-    host_args, host_kwargs = host(tuple(args)), {key: host(value) for key, value in kwargs.items()}
+    here = name not in VIEWS
+    host_args, host_kwargs = host(tuple(args), here), {key: host(value, here) for key, value in kwargs.items()}
 
     if isinstance(function, np.ufunc) and any(isinstance(a, list | tuple) for a in args):
         raise TypeError("Unsupported type <class 'list'>")
@@ -193,16 +195,16 @@ def write(array: ndarray, value: Any, operation: Operation, index: Any = ...) ->
     enqueue(lambda: target.__setitem__(index, value), _blocks(used))
 
 
-def host(value: Any) -> Any:
-    """The memory behind arguments of a call. Host arrays are refused, as CuPy does."""
+def host(value: Any, here: bool = True) -> Any:
+    """The memory behind arguments of a call. Host arrays are refused, as CuPy does, and those not `here` if asked."""
     if isinstance(value, ndarray):
-        if value._device != current_device():
+        if here and value._device != current_device():
             raise ValueError(f"Array device must be same as the current device: {value._device} != {current_device()}")
         return value._host
     if isinstance(value, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
     if isinstance(value, list | tuple):
-        return type(value)(map(host, value))
+        return type(value)(host(v, here) for v in value)
     return value
 
 

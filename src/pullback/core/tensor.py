@@ -215,18 +215,17 @@ class Tensor(Operators):
                 raise ShapeError(
                     f"backward: a value of shape {self.shape} needs a cotangent of that shape; or sum it first"
                 )
-            g = backend.xp.ones_like(data)
         else:
-            g = as_array(cotangent, backend)
-            if g.shape != data.shape:
+            cotangent = as_array(cotangent, backend)
+            if cotangent.shape != data.shape:
                 raise ShapeError(
-                    f"backward: the cotangent has shape {g.shape}, the value {self.shape}; they must agree"
+                    f"backward: the cotangent has shape {cotangent.shape}, the value {self.shape}; they must agree"
                 )
-            g = backend.xp.astype(g, data.dtype)
-        tape, found = tape_of((node,)), {node: g}
-        with backend.quiet():
+        tape, xp = tape_of((node,)), backend.xp
+        with backend.walking(data):
+            found = {node: xp.ones_like(data) if cotangent is None else xp.astype(cotangent, data.dtype)}
             pull(tape, found, free=not retain)
-        commit(found)
+            commit(found)
 
     # --- in place ---
 

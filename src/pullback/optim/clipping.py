@@ -38,7 +38,7 @@ def clip_grad_norm(params: Any, max_norm: float, *, error_if_nonfinite: bool = F
     backend = BACKENDS[next(iter(named.values())).data.__class__]
     if any(BACKENDS[leaf.grad.__class__] is not backend for leaf in leaves):
         raise DeviceError(f"{who}: the gradients are on different devices; clip those of each device apart")
-    with backend.quiet(), backend.on(backend.device_of(leaves[0].grad) if leaves else None):
+    with backend.walking(leaves[0].grad) if leaves else backend.quiet():
         norm, factor = backend.norm_and_factor([leaf.grad for leaf in leaves], max_norm)
         if error_if_nonfinite and not bool(backend.xp.isfinite(norm)):
             raise NonFiniteError(f"{who}: the norm of the gradients is {float(norm)}")

@@ -8,7 +8,7 @@ from .. import trees
 from ..backends import BACKENDS, is_floating
 from ..core.tape import HEAD, Equation, enable_recording, equation, pull, push, reaching, recording, tape_of, tick
 from ..core.tensor import Tensor, asarray
-from ..errors import DtypeError, ShapeError
+from ..errors import DeviceError, DtypeError, ShapeError
 
 __all__ = ["Trace", "checked_like", "require_function"]
 
@@ -83,7 +83,7 @@ class Trace:
                 g = g if higher else g.data
                 found[x.node] = found[x.node] + g if x.node in found else g
         if found:
-            with self._quiet():
+            with self._walking():
                 pull(self.tape, found, higher, self.wanted, free and not higher)
         return [self._result(found.get(end), head) for end, head in zip(self.ends, self.flat_heads, strict=True)]
 
@@ -91,12 +91,15 @@ class Trace:
         """Tangents of the outputs for tangents of the heads."""
         higher = recording() and (self.joined or any(t.node is not None for t in tangents))
         found = {end: t if higher else t.data for end, t in zip(self.ends, tangents, strict=True)}
-        with self._quiet():
+        with self._walking():
             push(self.tape, found, higher)
         return [self._result(found.get(x.node), x) if x is not None else asarray(0.0) for x in self.outputs]
 
-    def _quiet(self) -> AbstractContextManager[Any]:
-        return BACKENDS[self.flat_heads[0].data.__class__].quiet() if self.flat_heads else nullcontext()
+    def _walking(self) -> AbstractContextManager[Any]:
+        if not self.flat_heads:
+            return nullcontext()
+        array = self.flat_heads[0].data
+        return BACKENDS[array.__class__].walking(array)
 
     @staticmethod
     def _result(value: Any, like: Tensor) -> Tensor:
@@ -112,7 +115,10 @@ def require_function(name: str, f: Any) -> None:
 
 
 def checked_like(name: str, what: str, tree: Any, spec: Any, like: Sequence[Any]) -> list[Tensor]:
-    """The leaves of `tree` as tensors of the shapes and dtypes of `like`. Raises ShapeError or DtypeError."""
+    """The leaves of `tree` as tensors of the shapes and dtypes of `like`; numbers go to its devices.
+
+    Raises ShapeError, DtypeError, or DeviceError for arrays of another device.
+    """
     try:
         leaves = spec.flatten_up_to(tree)
     except ValueError as error:
@@ -125,5 +131,13 @@ def checked_like(name: str, what: str, tree: Any, spec: Any, like: Sequence[Any]
         shape = value.shape if isinstance(value, Tensor) else ()
         if x.shape != shape:
             raise ShapeError(f"{name}: a {what} has shape {x.shape} where its value has shape {shape}; they must agree")
-        made.append(x.astype(value.dtype) if isinstance(value, Tensor) else x)
+        if isinstance(value, Tensor):
+            if x.device != value.device:
+                if hasattr(leaf, "dtype"):
+                    raise DeviceError(
+                        f"{name}: a {what} is on {x.device}, its value on {value.device}; move one with .to()"
+                    )
+                x = x.to(value.device)
+            x = x.astype(value.dtype)
+        made.append(x)
     return made

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import array_api_compat.cupy
@@ -16,7 +17,7 @@ import cupyx.scipy.special
 import numpy as np
 
 from ...errors import DeviceError, DeviceMemoryError
-from ..base import Backend, Namespace
+from ..base import Backend, Namespace, isdtype
 from . import checks, fused, updates
 from .complaints import raise_complaints
 
@@ -35,6 +36,18 @@ def _scatter_set(array: Any, index: Any, values: Any) -> Any:
     return array
 
 
+def _where_its_arrays_are(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`run(*args, **kwargs)` with the device of the first array as the current one."""
+    for given in args:
+        for x in given if given.__class__ in (list, tuple) else (given,):
+            if isinstance(x, cupy.ndarray):
+                if x.device.id == cupy.cuda.get_device_id():
+                    return run(*args, **kwargs)
+                with x.device:
+                    return run(*args, **kwargs)
+    return run(*args, **kwargs)
+
+
 def _size(count: int) -> str:
     """Bytes in words."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.2f} MiB"
@@ -51,6 +64,7 @@ class CudaBackend(Backend):
             raise DeviceError("device 'cuda' needs an NVIDIA GPU and its driver; CuPy is installed but found neither")
         for module in pkgutil.iter_modules([str(Path(__file__).parent)]):  # those with fused ops register them
             importlib.import_module(f"{__package__}.{module.name}")
+        self._alone = cupy.cuda.runtime.getDeviceCount() == 1
         self.xp = Namespace(
             array_api_compat.cupy,
             scatter_add=_scatter_add,
@@ -58,6 +72,7 @@ class CudaBackend(Backend):
             erf=cupyx.scipy.special.erf,
             erfc=cupyx.scipy.special.erfc,
             dtype=np.dtype,
+            isdtype=isdtype,
         )
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
@@ -89,7 +104,8 @@ class CudaBackend(Backend):
         return cupy.cuda.Device(self._number(device))
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-        return fused.bound(name, plain)
+        run = fused.bound(name, plain)
+        return run if self._alone else MethodType(_where_its_arrays_are, run)
 
     # --- many arrays in one launch ---
 

@@ -1,0 +1,41 @@
+"""A second CUDA device, on the stand-in for CuPy: what belongs to it runs there, whichever is the current one."""
+
+import emulator
+import numpy as np
+import pytest
+import stand_in_cupy
+
+import pullback as pb
+
+pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+
+
+@pytest.mark.parametrize("kernels_on", [True, False])
+def test_a_training_step_stays_on_the_device_of_its_arrays(kernels_on):
+    losses = {}
+    for place in ("cpu", "cuda:1"):
+        with stand_in_cupy.device(kernels_on):
+            net = pb.nn.MLP((6, 8, 3), "gelu", layer_norm=False, generator=0, dtype="float64").to(place)
+            adam = pb.optim.AdamW(net.parameters(), lr=0.1)
+            x = pb.asarray(np.random.default_rng(0).normal(size=(5, 6))).to(place)
+            labels = pb.asarray(np.arange(5) % 3).to(place)
+            losses[place] = []
+            for _ in range(4):
+                loss = pb.cross_entropy(net(x), labels)
+                adam.zero_grad()
+                loss.backward()
+                norm = pb.optim.clip_grad_norm(net.parameters(), 0.5)
+                adam.step()
+                losses[place].append(loss.item())
+                where = {loss.device, norm.device, *(p.grad.device for p in net.parameters().values())}
+                assert where == {place} == {p.device for p in net.parameters().values()}
+    np.testing.assert_allclose(losses["cuda:1"], losses["cpu"], rtol=1e-12)
+    assert losses["cpu"][-1] < losses["cpu"][0]
+
+
+def test_transforms_and_walks_of_the_second_device():
+    with stand_in_cupy.device():
+        x = pb.asarray(np.linspace(-2, 2, 7)).to("cuda:1")
+        (gradient,) = pb.vjp(lambda v: pb.sum(pb.gelu(v) * pb.tanh(v)), x)[1](1.0)
+        tangent = pb.jvp(lambda v: pb.gelu(v) * 2.0, (x,), (x,))[1]
+        assert gradient.device == tangent.device == "cuda:1"
