@@ -10,6 +10,7 @@ from optim_cases import MAKERS, each_optimizer, flat, give_gradients, leaves, ma
 from strict_backend import StrictBackend
 
 import pullback as pb
+from pullback import trees
 from pullback.backends import BACKENDS, Backend, numpy_updates
 from pullback.errors import (
     DeviceError,
@@ -408,3 +409,24 @@ def test_what_others_write_into_a_parameter_of_16_bits_counts_more_than_its_mast
     other.step()
     np.testing.assert_array_equal(other.state_dict()["parameters"]["0"]["state"]["master"][0], np.float32(7))
     assert other.state_dict()["parameters"]["0"]["state"]["master"][1] == pytest.approx(1 - 3e-5, abs=1e-7)
+
+
+@each_optimizer
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_step_with_a_nonfinite_gradient_is_skipped_if_asked(make, bad):
+    params = leaves(dtype="float32")
+    optimizer = make(params)
+    give_gradients(params, 0)
+    optimizer.step(skip_if_nonfinite=True)
+    before, state = numbers(params), optimizer.state_dict()["parameters"]
+    gradients = trees.map(lambda x: np.ones(x.shape, "float32"), params)
+    trees.flatten(gradients)[0][-1].reshape(-1)[-1] = bad
+    optimizer.step(gradients, skip_if_nonfinite=True)
+    same(numbers(params), before)
+    for name, entry in optimizer.state_dict()["parameters"].items():
+        assert entry["age"] == state[name]["age"] + 1
+        for slot, array in entry["state"].items():
+            np.testing.assert_array_equal(array, state[name]["state"][slot])
+    give_gradients(params, 1)
+    optimizer.step(skip_if_nonfinite=True)
+    assert any(not np.array_equal(a, b) for a, b in zip(numbers(params), before, strict=True))

@@ -123,20 +123,22 @@ class Backend:
             found.append(array)
         return found
 
-    def all_finite(self, arrays: Sequence[Any]) -> bool:
-        """Whether there is no NaN and no infinity in any array."""
-        return all(bool(self.xp.all(self.xp.isfinite(array))) for array in arrays)
+    def nonfinite(self, arrays: Sequence[Any]) -> Any:
+        """Whether there is a NaN or an infinity in any array: a bool, or a number of the device that is 1 or 0."""
+        return not all(bool(self.xp.all(self.xp.isfinite(array))) for array in arrays)
 
     # --- optimizers' updates, in place ---
-    # Rows are parameters that take one step together: flat arrays of one length each. The last of a row is None, or the
-    # parameter in the wider dtype of its state, which is what is updated; the parameter becomes its rounded copy then.
-    # Gradients are only read. A backend may bring fused kernels that do the same. All rows are on one device.
+    # Rows are parameters that take one step together: flat arrays of one length each, all on one device. The last of a
+    # row is None, or the parameter in the wider dtype of its state, which is what is updated; the parameter becomes its
+    # rounded copy then. Gradients are only read. Where `skip` (what `nonfinite` gives) is true nothing is changed. A
+    # backend may bring fused kernels that do the same.
 
     packs = False  # whether small parameters of one dtype are handed over as one row
 
     def update_sgd(
         self, rows: Sequence[tuple[Any, Any, Any, Any]], *,
         rate: float, momentum: float, dampening: float, nesterov: bool, decay: float,
+        skip: Any = None,
     ) -> None:  # fmt: skip
         """One step of gradient descent for rows (p, g, velocity, master); without momentum velocity is None.
 
@@ -146,6 +148,8 @@ class Backend:
             p = p - rate (g + momentum velocity if nesterov, else velocity; g without momentum)
         """
         with self.on(self.device_of(rows[0][0])):
+            if skip is not None and bool(skip):
+                return
             for p, g, velocity, master in rows:
                 w = p if master is None else master
                 g = self.xp.astype(g, w.dtype, copy=False)
@@ -162,6 +166,7 @@ class Backend:
     def update_adam(
         self, rows: Sequence[tuple[Any, Any, Any, Any, Any]], *,
         rate: float, betas: tuple[float, float], eps: float, decay: float, shrink: float,
+        skip: Any = None,
     ) -> None:  # fmt: skip
         """One step of Adam for rows (p, g, m, v, master); the constant factors of its averages are left to `rate` and
         `eps`.
@@ -171,6 +176,8 @@ class Backend:
             m = beta1 m + g;   v = beta2 v + g^2;   p = shrink p - rate m / (sqrt(v) + eps)
         """
         with self.on(self.device_of(rows[0][0])):
+            if skip is not None and bool(skip):
+                return
             for p, g, m, v, master in rows:
                 w = p if master is None else master
                 g = self.xp.astype(g, w.dtype, copy=False)

@@ -18,14 +18,16 @@ CHUNK = 1 << 17  # numbers: five arrays of them in float32 are 2.6 MB
 _scratch = local()  # ufuncs let other threads run, so each thread has buffers of its own
 
 
-def update_sgd(rows: Sequence[Sequence[Any]], **options: Any) -> None:
+def update_sgd(rows: Sequence[Sequence[Any]], skip: Any = None, **options: Any) -> None:
     """See `Backend.update_sgd`."""
-    _quietly(_in_chunks, _descend, rows, options)
+    if not skip:
+        _quietly(_in_chunks, _descend, rows, options)
 
 
-def update_adam(rows: Sequence[Sequence[Any]], **options: Any) -> None:
+def update_adam(rows: Sequence[Sequence[Any]], skip: Any = None, **options: Any) -> None:
     """See `Backend.update_adam`."""
-    _quietly(_in_chunks, _adapt, rows, options)
+    if not skip:
+        _quietly(_in_chunks, _adapt, rows, options)
 
 
 def _quietly(f: Callable[..., None], *args: Any) -> None:

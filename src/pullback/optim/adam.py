@@ -60,14 +60,14 @@ class Adam(Optimizer):
         """How the weight decay enters: into the gradient."""
         return {"decay": self.hyperparameters["weight_decay"], "shrink": 1.0}
 
-    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int) -> None:
+    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int, skip: Any) -> None:
         options = self.hyperparameters
         beta1, beta2 = betas = options["betas"]
         # With sums M = m / (1 - beta1), V = v / (1 - beta2) and root^2 = (1 - beta2^t) / (1 - beta2), both sides of the
         # fraction times root:  (1 - beta1) / (1 - beta1^t) root M / (sqrt(V) + eps root)
         root = ((1.0 - beta2**age) / (1.0 - beta2)) ** 0.5
         scale, eps = (1.0 - beta1) / (1.0 - beta1**age) * root, options["eps"] * root
-        backend.update_adam(rows, rate=rate * scale, betas=betas, eps=eps, **self._decay(rate))
+        backend.update_adam(rows, rate=rate * scale, betas=betas, eps=eps, skip=skip, **self._decay(rate))
 
 
 class AdamW(Adam):

@@ -11,7 +11,7 @@ from ..core.tape import Leaf, mutate
 from ..core.tensor import as_array
 from ..errors import ArgumentError, CheckpointError, PullbackError, ShapeError, TapeError
 from .pack import Pack, working_dtype
-from .parameters import called, current_gradients, given_gradients, named_parameters, refuse_nonfinite
+from .parameters import called, current_gradients, given_gradients, named_parameters, nonfinite_flags, refuse_nonfinite
 from .schedules import Schedule
 
 __all__ = ["LearningRate", "Optimizer", "checked_number"]
@@ -76,20 +76,22 @@ class Optimizer:
         """Names of the arrays of state beside each parameter."""
         raise NotImplementedError
 
-    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int) -> None:
-        """Change parameters and state in place, for the `age`-th time (from 1); rows as in `Pack.row`."""
+    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int, skip: Any) -> None:
+        """Change parameters and state in place for the `age`-th time (from 1) unless `skip`; rows as in `Pack.row`."""
         raise NotImplementedError
 
     # --- steps ---
 
     @names_memory_errors
-    def step(self, gradients: Any = None, *, error_if_nonfinite: bool = False) -> None:
+    def step(self, gradients: Any = None, *, error_if_nonfinite: bool = False, skip_if_nonfinite: bool = False) -> None:
         """Change the parameters along their gradients.
 
         Args:
             gradients: A tree of the form of the parameters, as `pb.grad` gives it; None takes what `backward` left in
                 `.grad`. Parameters that the tree leaves out have no gradient.
             error_if_nonfinite: Look at all gradients first and refuse NaN and infinity.
+            skip_if_nonfinite: Where a gradient holds NaN or infinity leave parameters and state as they are; the step
+                counts all the same. On a CUDA device this waits for nothing. For loss scaling with 16-bit types.
 
         Raises:
             TapeError: no parameter has a gradient. ShapeError, DtypeError, DeviceError: a gradient does not fit its
@@ -101,9 +103,10 @@ class Optimizer:
         if flats is None:
             flats = self._examined(gradients, error_if_nonfinite)
         packs = self._packs
+        skip = _joint_flag(nonfinite_flags(flats)) if skip_if_nonfinite else None
         for places in self._calls:
             lead = packs[places[0]]
-            self._update(lead.backend, [packs[i].row(flats[i]) for i in places], rate, lead.age + 1)
+            self._update(lead.backend, [packs[i].row(flats[i]) for i in places], rate, lead.age + 1, skip)
         moment = mutate(self._leaves)
         for pack in packs:
             pack.age, pack.moment = pack.age + 1, moment
@@ -246,6 +249,11 @@ class Optimizer:
         steps = _count(state["steps"])
         self._ages, self._state, self._packs, self._active, self._calls = ages, arrays, [], [], []
         self.lr, self.steps, self.hyperparameters = lr, steps, MappingProxyType(hyperparameters)
+
+
+def _joint_flag(flags: Mapping[str, Any]) -> Any:
+    """One flag of several devices: that of a single one stays there."""
+    return next(iter(flags.values())) if len(flags) == 1 else any(bool(flag) for flag in flags.values())
 
 
 def checked_number(who: str, name: str, value: Any, below: float = float("inf")) -> float:

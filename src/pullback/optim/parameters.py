@@ -5,12 +5,12 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from .. import trees
-from ..backends import BACKENDS, Backend, canonical_dtype
+from ..backends import BACKENDS, canonical_dtype
 from ..core.tape import Leaf
 from ..core.tensor import Tensor, as_array
 from ..errors import ArgumentError, DeviceError, DtypeError, NonFiniteError, ShapeError, TapeError
 
-__all__ = ["called", "current_gradients", "given_gradients", "named_parameters", "refuse_nonfinite"]
+__all__ = ["called", "current_gradients", "given_gradients", "named_parameters", "nonfinite_flags", "refuse_nonfinite"]
 
 
 def named_parameters(who: str, params: Any) -> dict[str, Tensor]:
@@ -86,20 +86,24 @@ def given_gradients(who: str, params: Mapping[str, Tensor], gradients: Any) -> l
 
 def refuse_nonfinite(who: str, params: Mapping[str, Tensor], gradients: Sequence[Any]) -> None:
     """Raise NonFiniteError, with the names, if a gradient holds a NaN or an infinity."""
-    named = [(name, g) for name, g in zip(params, gradients, strict=True) if g is not None]
-    groups: dict[Any, list[Any]] = {}
-    for _, g in named:
-        backend = BACKENDS[g.__class__]
-        groups.setdefault((backend, backend.device_of(g)), []).append(g)
-    if all(_all_finite(backend, device, found) for (backend, device), found in groups.items()):
-        return
-    bad = [called(n) for n, g in named if not _all_finite(b := BACKENDS[g.__class__], b.device_of(g), [g])]
-    raise NonFiniteError(f"{who}: there is a NaN or an infinity in the gradient of {', '.join(bad)}")
+    flags = nonfinite_flags(gradients)
+    if any(flags.values()):
+        flagged = [called(n) for n, g in zip(params, gradients, strict=True) if any(nonfinite_flags([g]).values())]
+        raise NonFiniteError(f"{who}: there is a NaN or an infinity in the gradient of {', '.join(flagged)}")
 
 
-def _all_finite(backend: Backend, device: str, arrays: Sequence[Any]) -> bool:
-    with backend.on(device):
-        return backend.all_finite(arrays)
+def nonfinite_flags(gradients: Sequence[Any]) -> dict[str, Any]:
+    """For each device of gradients (None is passed by) whether one holds NaN or infinity: see `Backend.nonfinite`."""
+    groups: dict[str, list[Any]] = {}
+    for g in gradients:
+        if g is not None:
+            groups.setdefault(BACKENDS[g.__class__].device_of(g), []).append(g)
+    flags = {}
+    for device, arrays in groups.items():
+        backend = BACKENDS[arrays[0].__class__]
+        with backend.on(device):
+            flags[device] = backend.nonfinite(arrays)
+    return flags
 
 
 def _named(who: str, tree: Any) -> dict[str, Any]:

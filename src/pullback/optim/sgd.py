@@ -55,7 +55,7 @@ class SGD(Optimizer):
     def _slots(self, hyperparameters: Mapping[str, Any]) -> tuple[str, ...]:
         return ("velocity",) if hyperparameters["momentum"] else ()
 
-    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int) -> None:
+    def _update(self, backend: Backend, rows: Sequence[Any], rate: float, age: int, skip: Any) -> None:
         options = self.hyperparameters
         if not options["momentum"]:
             rows = [(p, g, None, master) for p, g, master in rows]
@@ -66,4 +66,5 @@ class SGD(Optimizer):
             dampening=options["dampening"] if age > 1 else 0.0,
             nesterov=options["nesterov"],
             decay=options["weight_decay"],
+            skip=skip,
         )

@@ -5,7 +5,6 @@ import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -110,14 +109,18 @@ class CudaBackend(Backend):
     # --- many arrays in one launch ---
 
     def update_sgd(self, rows: Sequence[Any], **options: Any) -> None:
-        with self.on(self.device_of(rows[0][0])):
-            (partial(updates.update_sgd, super().update_sgd) if fused.enabled else super().update_sgd)(rows, **options)
+        self._updated(updates.update_sgd, super().update_sgd, rows, options)
 
     def update_adam(self, rows: Sequence[Any], **options: Any) -> None:
+        self._updated(updates.update_adam, super().update_adam, rows, options)
+
+    def _updated(self, update: Any, plain: Any, rows: Sequence[Any], options: dict[str, Any]) -> None:
+        on_device = options.get("skip") is None or isinstance(options["skip"], cupy.ndarray)
         with self.on(self.device_of(rows[0][0])):
-            (partial(updates.update_adam, super().update_adam) if fused.enabled else super().update_adam)(
-                rows, **options
-            )
+            if fused.enabled and on_device:
+                update(plain, rows, **options)
+            else:
+                plain(rows, **options)
 
     def norm_and_factor(self, arrays: Sequence[Any], most: float) -> tuple[Any, Any]:
         found = checks.norm_and_factor(arrays, most) if fused.enabled else None
@@ -129,9 +132,9 @@ class CudaBackend(Backend):
             return targets
         return super().scaled(arrays, owned, factor)
 
-    def all_finite(self, arrays: Sequence[Any]) -> bool:
+    def nonfinite(self, arrays: Sequence[Any]) -> Any:
         flag = checks.nonfinite(arrays) if fused.enabled else None
-        return super().all_finite(arrays) if flag is None else not bool(flag)
+        return super().nonfinite(arrays) if flag is None else flag
 
     def out_of_memory(self, error: MemoryError) -> MemoryError:
         if not isinstance(error, cupy.cuda.memory.OutOfMemoryError):
