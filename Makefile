@@ -4,6 +4,7 @@
 #   make mutants  plant bugs in the kernels and see that tests catch them   (ARGS=rows.cu chooses)
 #   make lint     ruff and mypy
 #   make bench    speed and memory beside the peers that are installed
+#   make launches count what layers, losses and steps launch on a GPU, kernels off and on (no GPU is needed)
 #   make gpu      op suite and benchmarks on a CUDA device; writes benchmarks/results/
 #   make clean    remove what the above made, but not runs/ and benchmarks/results/
 # Set-up is done again only when pyproject.toml changes. PYTHON=... names another interpreter, EXTRAS=... more extras.
@@ -40,6 +41,9 @@ lint: $(BIN)/.has-dev
 
 bench: $(BIN)/.has-bench
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+launches: $(BIN)/.has-dev
+	@PYTHONPATH=tests $(BIN)/python -m stand_in_cupy
 
 gpu: gpu-is-here $(BIN)/.has-gpu
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)

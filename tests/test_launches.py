@@ -1,0 +1,47 @@
+"""What layers, losses and steps cost in launches, counted on the stand-in for CuPy: with kernels one each."""
+
+import emulator
+import pytest
+from stand_in_cupy.__main__ import STEPS, show, table
+
+pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return table()
+
+
+def test_every_layer_and_loss_is_one_launch_forward_and_one_backward(counts):
+    found = {
+        name: (row["forward on"][0], row["backward on"][0]) for name, row in counts.items() if "backward on" in row
+    }
+    assert len(found) > 40
+    assert {name: pair for name, pair in found.items() if pair != (1, 1)} == {}
+
+
+def test_a_dense_layer_is_three_products_beside_its_two_launches(counts):
+    found = [row for name, row in counts.items() if name.startswith("linear")]
+    assert len(found) > 15
+    assert {(row["forward on"][1], row["backward on"][1]) for row in found} == {(1, 2)}
+
+
+def test_an_optimizer_is_one_launch_for_all_parameters(counts):
+    assert {counts[name]["forward on"][0] for name in STEPS} == {1}
+    assert min(counts[name]["forward off"][0] for name in STEPS) > 20
+
+
+def test_kernels_never_cost_launches(counts):
+    for name, row in counts.items():
+        for way in ("forward", "backward"):
+            if f"{way} on" in row:
+                assert row[f"{way} on"][0] <= row[f"{way} off"][0], name
+                assert row[f"{way} on"][1] <= row[f"{way} off"][1], name
+
+
+def test_the_table_is_printed(counts, capsys, monkeypatch):
+    monkeypatch.setattr("stand_in_cupy.__main__.table", lambda: counts)
+    show()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:26].strip() for line in lines[3:]] == list(counts)
+    assert "1 + 1 (+ 0)" in next(line for line in lines if line.startswith("linear_gelu"))
