@@ -75,7 +75,7 @@ class Backend:
         return nullcontext()
 
     def walking(self, array: Any) -> AbstractContextManager[Any]:
-        """A context for a walk along a tape from `array`: quiet, and its device is the current one."""
+        """A context for work from `array` on: quiet, on its device, with a named error when memory runs out."""
         return self.on(self.device_of(array))
 
     def quiet(self) -> AbstractContextManager[Any]:

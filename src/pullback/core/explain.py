@@ -1,8 +1,7 @@
 """Second floor: what is said of a call that failed: which op, why, and the inputs that it met."""
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +9,7 @@ from ..backends import BACKENDS
 from ..errors import ArgumentError, DtypeError, IndexingError, LinearAlgebraError, PullbackError, ShapeError
 from .op import Op
 
-__all__ = ["explained", "inputs_met", "names_memory_errors"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["explained", "inputs_met"]
 
 
 def inputs_met(op: Op, arrays: Sequence[Any]) -> str:
@@ -60,19 +56,3 @@ def _out_of_memory(error: MemoryError) -> MemoryError:
         if named is not error:
             return named
     return error
-
-
-def names_memory_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, which works on raw arrays; an allocation that fails in it has the backend's named error."""
-
-    @wraps(function)
-    def watched(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except MemoryError as error:
-            named = _out_of_memory(error)
-            if named is error:
-                raise
-            raise named from error
-
-    return watched

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..backends import BACKENDS
 from ..errors import MutationError, RuleError, TapeError
-from .explain import names_memory_errors
 from .op import ARRAYS, OPS, TENSORS, Array, ArrayOps, Op
 
 __all__ = [
@@ -212,7 +211,6 @@ def alone(found: dict[Any, Any], node: Any) -> bool:
     return _references(found, node) == _ALONE and getattr(found[node], "base", found) is None
 
 
-@names_memory_errors
 def pull(
     tape: list[Equation],
     found: dict[Any, Any],

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any
 
 from ..backends import BACKENDS, Backend
-from ..core.explain import names_memory_errors
 from ..core.tape import Leaf, mutate
 from ..core.tensor import as_array
 from ..errors import ArgumentError, CheckpointError, PullbackError, ShapeError, TapeError
@@ -82,7 +81,6 @@ class Optimizer:
 
     # --- steps ---
 
-    @names_memory_errors
     def step(self, gradients: Any = None, *, error_if_nonfinite: bool = False, skip_if_nonfinite: bool = False) -> None:
         """Change the parameters along their gradients.
 

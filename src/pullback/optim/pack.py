@@ -40,7 +40,7 @@ class Pack:
         first = tensors[0].data
         self.backend = BACKENDS[first.__class__]
         self.device = self.backend.device_of(first)
-        with self.backend.on(self.device):
+        with self.backend.walking(first):
             self._allocate(tensors, state)
 
     def _allocate(self, tensors: Sequence[Tensor], state: Mapping[str, Sequence[Any]]) -> None:

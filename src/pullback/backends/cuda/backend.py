@@ -3,8 +3,8 @@
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -102,6 +102,17 @@ class CudaBackend(Backend):
     def on(self, device: str | None) -> AbstractContextManager[Any]:
         return cupy.cuda.Device(self._number(device))
 
+    @contextmanager
+    def walking(self, array: Any) -> Iterator[None]:
+        try:
+            with array.device:
+                yield
+        except MemoryError as error:
+            named = self.out_of_memory(error)
+            if named is error:
+                raise
+            raise named from error
+
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         run = fused.bound(name, plain)
         return run if self._alone else MethodType(_where_its_arrays_are, run)
@@ -116,7 +127,7 @@ class CudaBackend(Backend):
 
     def _updated(self, update: Any, plain: Any, rows: Sequence[Any], options: dict[str, Any]) -> None:
         on_device = options.get("skip") is None or isinstance(options["skip"], cupy.ndarray)
-        with self.on(self.device_of(rows[0][0])):
+        with self.walking(rows[0][0]):
             if fused.enabled and on_device:
                 update(plain, rows, **options)
             else:
