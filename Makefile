@@ -20,7 +20,7 @@ cuda = cuda$(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test mutants lint bench gpu clean
+.PHONY: help train test mutants lint bench launches gpu clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
