@@ -6,6 +6,7 @@ from typing import Any
 
 import cupy
 import numpy as np
+from cupy.cuda import get_current_stream, get_device_id
 from cupy.cuda.function import Module
 
 from ...errors import DtypeError, KernelError
@@ -32,6 +33,7 @@ _CTYPES = {
     "bool": "bool",
 }
 _PYTHON_NUMBERS = {bool, int, float, complex}
+_PER_THREAD = cupy.cuda.runtime.streamPerThread
 
 
 def ctype(dtype: np.dtype) -> str:
@@ -72,7 +74,7 @@ class Kernel:
             return
         if not _PYTHON_NUMBERS.isdisjoint(map(type, args)):
             raise DtypeError(f"{self.expression}: arguments are arrays, None and NumPy scalars; got {args}")
-        function = self._functions.get(cupy.cuda.get_device_id())
+        function = self._functions.get(get_device_id())
         if function is None:
             function = self._load()
         try:
@@ -101,7 +103,7 @@ def kernel(file: str, expression: str) -> Kernel:
 
 def blocks_for(items: int, threads: int = THREADS) -> int:
     """Blocks of a loop over `items` that strides by the grid: enough for all, and no more than run at once."""
-    return min(-(-items // threads), _multiprocessors(cupy.cuda.get_device_id()) * _WAVES)
+    return min(-(-items // threads), _multiprocessors(get_device_id()) * _WAVES)
 
 
 @cache
@@ -138,7 +140,7 @@ def counters(count: int) -> Any:
     key = ("counters", *_queue())
     piece = _pieces.get(key)
     if piece is None or piece.size < count:
-        if cupy.cuda.get_current_stream().is_capturing():
+        if get_current_stream().is_capturing():
             raise KernelError("counters cannot be made on a stream that is captured; run the step once before")
         piece = _grown(key, cupy.zeros(_doubled(count), np.uint32))
     return piece
@@ -146,8 +148,8 @@ def counters(count: int) -> Any:
 
 def _queue() -> tuple[int, int, int]:
     """Device, stream, and the thread where the stream is each thread's own."""
-    stream = cupy.cuda.get_current_stream().ptr
-    return cupy.cuda.get_device_id(), stream, get_ident() if stream == cupy.cuda.runtime.streamPerThread else 0
+    stream = get_current_stream().ptr
+    return get_device_id(), stream, get_ident() if stream == _PER_THREAD else 0
 
 
 def _grown(key: tuple[Any, ...], piece: Any) -> Any:
