@@ -1,149 +1,175 @@
-"""`python -m benchmarks.gpu`: the op suite on a CUDA device, and training steps there, into `benchmarks/results/`.
+"""`python -m benchmarks.gpu`: numbers, tests and times of the kernels on a CUDA device, into `benchmarks/results/`.
 
-What it writes names the GPU, its driver and the versions of libraries, and nothing else of the machine.
+Each part runs in a process of its own, under a time limit, and writes what it finds as it finds it: a part that crashes
+or hangs costs nothing but the rest of itself. All together stay under ten minutes. What is written names the GPU, its
+driver and the versions of libraries, and nothing else of the machine.
 """
 
 import argparse
+import importlib
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import distributions
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from time import monotonic
+from typing import Any, NamedTuple
 
-import pullback as pb
 from pullback.backends import backend_for
 from pullback.errors import DeviceError
 
-from .runner import race, spread, table
-from .steps import RATE, Problem, Step
+from .gpu_device import FULL, TINY, Report
 
 ROOT = Path(__file__).parents[1]
-NETS = {
-    "64-32-10, batch 32": ((64, 32, 10), 32),
-    "784-512-512-10, batch 128": ((784, 512, 512, 10), 128),
-    "1024-4096-4096-10, batch 1024": ((1024, 4096, 4096, 10), 1024),
+TOGETHER = 570.0  # seconds
+LIBRARIES = r"(pullback|numpy|cupy.*|torch|jax|jaxlib|ml[-_]dtypes|nvidia-(cublas|cuda-runtime|cuda-nvrtc).*)"
+
+
+class Part(NamedTuple):
+    """A part: where its function is (module and name), and the seconds that it may take."""
+
+    module: str
+    function: str
+    limit: float
+
+
+PARTS = {  # in the order in which they run
+    "compilation": Part("gpu_checks", "compiled", 90),
+    "numbers": Part("gpu_checks", "numbers", 60),
+    "op suite, kernels": Part("gpu_checks", "op_suite", 100),
+    "bandwidth": Part("gpu_speed", "bandwidth", 130),
+    "training steps": Part("gpu_steps", "training_steps", 110),
+    "launch overhead": Part("gpu_speed", "launch_overhead", 30),
+    "sanitizer": Part("gpu_checks", "sanitizer", 100),
+    "tests of the backend": Part("gpu_checks", "tests_on_device", 60),
+    "op suite, plain formulas": Part("gpu_checks", "op_suite_plain", 100),
 }
-LIBRARIES = r"(pullback|numpy|cupy.*|torch|nvidia-cublas.*|nvidia-cuda-runtime.*)"
 
 
-def main() -> int:
-    """Run all of it; the exit status is 0 only when every test passed."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all of it; the exit status is 0 only when every part ended well and found nothing wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: shows that it runs, no figures")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part (may be repeated)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result")
-    options = parser.parse_args()
+    parser.add_argument("--dry-run", action="store_true", help="few numbers, in this process, on whatever `cupy` is")
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # of a part's own process
+    options = parser.parse_args(arguments)
     try:
         device = backend_for("cuda").devices()["cuda:0"]
     except DeviceError as error:
         print(f"no GPU to measure: {error}", file=sys.stderr)
         return 1
-    print(f"device  {device}\n")
-    tests = op_suite()
-    print(f"op suite  {tests['passed']} passed, {len(tests['failed'])} failed, {tests['skipped']} skipped", end="\n\n")
-    result = {
-        "device": device,
-        "driver": _driver(),
-        "libraries": _libraries(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "quick": options.quick,
-        "op_suite": tests,
-        "microseconds_per_step": steps(rounds=3 if options.quick else 30),
-    }
+    if options.into:
+        _function(PARTS[options.part[0]])(Report(options.into), FULL)
+        return 0
+    print(f"device  {device}")
+    result = {"device": device, **_versions(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "parts": {}}
     options.out.mkdir(parents=True, exist_ok=True)
     gpu = re.sub(r"[^a-z0-9]+", "-", device.partition(",")[0].lower()).strip("-")
     path = options.out / f"{gpu}-{result['date']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    end = monotonic() + TOGETHER
+    for name in options.part or PARTS:
+        print(f"\n== {name}\n", flush=True)
+        limit = min(PARTS[name].limit, end - monotonic())
+        found = _here(PARTS[name]) if options.dry_run else run_part(_command(name), limit)
+        result["parts"][name] = found
+        print(f"{name}: {found['state']}, {found['seconds']} s", flush=True)
+        path.write_text(compact(result))
     print(f"\nwrote {path}")
-    return 1 if tests["failed"] else 0
+    return int(any(found["state"] != "done" or wrong(found) for found in result["parts"].values()))
 
 
-def op_suite() -> dict[str, Any]:
-    """tests/test_ops.py on the device: how many cases passed, and the names of those that failed."""
+def _function(part: Part) -> Callable[..., None]:
+    return getattr(importlib.import_module(f".{part.module}", __package__), part.function)
+
+
+def _command(name: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.gpu", "--part", name]
+
+
+def run_part(command: Sequence[str], limit: float) -> dict[str, Any]:
+    """What a part has found, how it ended and in how many seconds.
+
+    Args:
+        command: What runs it; `--into` and a file come on top.
+        limit: Seconds after which it is stopped, with all processes that it has started.
+    """
+    start = monotonic()
+    if limit <= 0:
+        return {"state": "no time was left", "seconds": 0.0}
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "tests/test_ops.py", "--device", "cuda", f"--junitxml={report}"]
-        subprocess.run([*command, "-q", "--tb=line", "-p", "no:cacheprovider"], cwd=ROOT, check=False)
-        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
-    failed = [c.get("name", "") for c in cases if c.find("failure") is not None or c.find("error") is not None]
-    skipped = sum(c.find("skipped") is not None for c in cases)
-    return {"passed": len(cases) - len(failed) - skipped, "failed": failed, "skipped": skipped}
+        into = Path(folder) / "found"
+        process = subprocess.Popen([*command, "--into", str(into)], cwd=ROOT, start_new_session=True)
+        try:
+            status = process.wait(limit)
+            state = "done" if status == 0 else f"failed with exit status {status}"
+        except subprocess.TimeoutExpired:
+            state = f"stopped after {limit:.0f} s"
+        finally:
+            _end(process)
+        return {"state": state, "seconds": round(monotonic() - start, 1), **Report.read(into)}
 
 
-def steps(rounds: int) -> dict[str, Any]:
-    """A training step of each net (forward, cross-entropy, backward, Adam; float32) on the device and on the CPU."""
-    answers = {}
-    for net, (sizes, batch) in NETS.items():
-        problem = Problem(sizes, batch)
-        contenders = {"pullback on cuda": by_pullback(problem, "cuda"), "pullback on cpu": by_pullback(problem, "cpu")}
-        if _torch_has_cuda():
-            contenders["torch on cuda"] = by_torch(problem)
-        times = race(contenders, rounds, turn=0.1)
-        answers[net] = {name: spread(t * 1e6, 1) for name, t in times.items()}
-        table({name: {"us per step": t} for name, t in answers[net].items()}, net)
-    return answers
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, and the others of its session, which it has begun."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def by_pullback(problem: Problem, device: str) -> Step:
-    """One step, and the wait until the device has done it."""
-    net = pb.nn.MLP(problem.sizes, activation="relu").to(device)
-    adam = pb.optim.Adam(net.parameters(), lr=RATE)
-    x, labels = pb.tensor(problem.x, device=device), pb.tensor(problem.labels, device=device)
-    wait = backend_for(device).synchronize
-
-    def step() -> None:
-        loss = pb.nn.cross_entropy(net(x), labels)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        wait()
-
-    return step
+def _here(part: Part) -> dict[str, Any]:
+    """A part in this process, for few numbers."""
+    start = monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        into = Path(folder) / "found"
+        _function(part)(Report(into), TINY)
+        return {"state": "done", "seconds": round(monotonic() - start, 1), **Report.read(into)}
 
 
-def by_torch(problem: Problem) -> Callable[[], Any]:
-    """The same in PyTorch, run op by op, with its fused Adam."""
-    import torch
-
-    layers: list[Any] = []
-    for inputs, outputs in zip(problem.sizes, problem.sizes[1:], strict=False):
-        layers += [torch.nn.Linear(inputs, outputs, device="cuda"), torch.nn.ReLU()]
-    net = torch.nn.Sequential(*layers[:-1])
-    adam = torch.optim.Adam(net.parameters(), lr=RATE, fused=True)
-    x, labels = torch.tensor(problem.x, device="cuda"), torch.tensor(problem.labels, device="cuda")
-
-    def step() -> None:
-        loss = torch.nn.functional.cross_entropy(net(x), labels)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        torch.cuda.synchronize()
-
-    return step
+def wrong(found: dict[str, Any]) -> bool:
+    """Whether a part has found what should not be."""
+    unclean = any(isinstance(value, dict) and value.get("clean") is False for value in found.values())
+    return unclean or any(found.get(name) for name in ("failed", "wrong", "error", "kernels that did not run"))
 
 
-def _torch_has_cuda() -> bool:
-    if not find_spec("torch"):
-        return False
-    import torch
+def compact(result: dict[str, Any]) -> str:
+    """JSON with a line for each innermost object or list."""
+    text = json.dumps(result, indent=1)
+    return re.sub(r"\{[^{}\[\]]*\}|\[[^{}\[\]]*\]", lambda match: re.sub(r"\n\s*", " ", match[0]), text) + "\n"
 
-    return bool(torch.cuda.is_available())
+
+def _versions() -> dict[str, Any]:
+    """Of the driver, CUDA as CuPy and NVRTC see it, and libraries."""
+    import cupy
+    from cupy.cuda import nvrtc
+
+    found = {str(d.metadata["Name"]): d.version for d in distributions()}
+    return {
+        "driver": _driver(),
+        "CUDA": {
+            "driver": cupy.cuda.runtime.driverGetVersion(),
+            "runtime": cupy.cuda.runtime.runtimeGetVersion(),
+            "NVRTC": ".".join(map(str, nvrtc.getVersion())),
+        },
+        "python": sys.version.partition(" ")[0],
+        "libraries": {name: found[name] for name in sorted(found) if re.fullmatch(LIBRARIES, name)},
+    }
 
 
 def _driver() -> str:
+    """The driver's version; empty where nvidia-smi does not say it."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
-
-
-def _libraries() -> dict[str, str]:
-    found = {str(d.metadata["Name"]): d.version for d in distributions()}
-    return {name: found[name] for name in sorted(found) if re.fullmatch(LIBRARIES, name)}
+    if shutil.which(command[0]) is None:
+        return ""
+    return (subprocess.run(command, capture_output=True, text=True, check=False).stdout.split() or [""])[0]
 
 
 if __name__ == "__main__":
