@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import ml_dtypes  # noqa: F401  (as CuPy does: it gives NumPy the name "bfloat16")
 import numpy as np
 
 from pullback.backends import BACKENDS, Backend, registry
@@ -29,6 +30,9 @@ def device(kernels_on: bool = True) -> Iterator[Backend]:
         module = importlib.import_module("pullback.backends.cuda.backend")
         importlib.import_module("pullback.backends.cuda.fused").enabled = kernels_on
         backend = registry.register(module.CudaBackend())
+        if not kernels.listed:
+            launchers = [m for name, m in sys.modules.items() if _replaced(name) and hasattr(m, "expressions")]
+            kernels.listed += sorted({pair for launcher in launchers for pair in launcher.expressions()})
         yield backend
     finally:
         for op in OPS.values():
@@ -84,6 +88,7 @@ def _cuda() -> ModuleType:
         getDeviceCount=lambda: devices.COUNT,
         getDeviceProperties=devices.properties,
         driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 12090,
         streamPerThread=2,
     )
     return _module(
@@ -98,10 +103,12 @@ def _cuda() -> ModuleType:
         function=_module("cupy.cuda.function", Module=kernels.Module, Function=kernels.Function),
         get_current_stream=streams.current_stream,
         get_device_id=devices.current_device,
+        get_elapsed_time=streams.get_elapsed_time,
         is_available=lambda: True,
         memory=_module("cupy.cuda.memory", OutOfMemoryError=memory.OutOfMemoryError),
         nvrtc=_module("cupy.cuda.nvrtc", **vars(nvrtc)),
         runtime=runtime,
+        set_allocator=memory.set_allocator,
         using_allocator=memory.using_allocator,
     )
 

@@ -30,6 +30,9 @@ class Block:
         self.pool, self.generation, self.live = pool, 0, False
 
 
+live: set[Block] = set()  # what is handed out, of all pools
+
+
 class MemoryPool:
     """As `cupy.cuda.MemoryPool`; `malloc` gives the memory of one array."""
 
@@ -50,11 +53,13 @@ class MemoryPool:
             block = Block(self, size)
             self._total += size
         block.bytes[:] = POISON
+        live.add(block)
         block.live, block.generation = True, block.generation + 1
         self._used += size
         return block
 
     def release(self, block: Block) -> None:
+        live.discard(block)
         block.live = False
         block.bytes[:] = POISON
         self._used -= block.bytes.size
@@ -94,6 +99,11 @@ _allocators: list[Callable[[int], Lease]] = [default_pool.malloc]
 def allocate(size: int) -> Lease:
     """Memory from the allocator in use."""
     return _allocators[-1](size)
+
+
+def set_allocator(allocator: Callable[[int], Lease] | None = None) -> None:
+    """As `cupy.cuda.set_allocator`; without one, which is no pool on a device, memory is that of the default pool."""
+    _allocators[:] = [allocator or default_pool.malloc]
 
 
 @contextmanager
