@@ -10,7 +10,7 @@ import emulator
 import numpy as np
 import pytest
 import stand_in_cupy
-from stand_in_cupy import nvrtc, streams
+from stand_in_cupy import kernels, nvrtc, streams
 
 import pullback as pb
 from pullback import errors
@@ -178,6 +178,26 @@ def test_counters_are_zero_after_every_kernel_that_counts(cupy, launching):
         assert launching.counters(1).get().max() == 0
 
 
+def test_launches_of_a_dense_layer_stay_within_the_arrays_they_are_given(cuda, monkeypatch):
+    """In the emulator's checked build: memory, races, initialisation."""
+    monkeypatch.setitem(kernels.settings, "checked", True)
+    x = pb.tensor(rng.normal(size=(37, 9)), dtype="float32", device="cuda", requires_grad=True)
+    with stand_in_cupy.watched() as work:
+        out = pb.linear_gelu(x, x[:9].mT, x[0])
+        out.backward(pb.ones_like(out.detach()))
+    assert len(launched(work)) >= 2
+
+
+def test_a_step_stays_within_the_arrays_of_its_table(cuda, monkeypatch):
+    monkeypatch.setitem(kernels.settings, "checked", True)
+    parameters = [pb.tensor(np.ones(n), dtype="float32", device="cuda", requires_grad=True) for n in (5000, 1)]
+    optimizer = pb.optim.Adam(parameters)
+    pb.add(*(pb.sum(p * p) for p in parameters)).backward()
+    with stand_in_cupy.watched() as work:
+        optimizer.step()
+    assert [w.name for w in launched(work)] == ["pullback::adam<float>"]
+
+
 # --- what no kernel takes ---------------------------------------------------------------------------------------------
 
 
@@ -215,7 +235,9 @@ def test_layouts_do_not_change_numbers(cupy, call, place):
         x = rng.normal(size=(7, 24)).astype(dtype)
         expected = call(pb.asarray(x)).numpy()
         found = call(pb.asarray(place(cupy, x))).numpy()
-        np.testing.assert_allclose(found, expected, rtol=2e-3 if dtype is np.float16 else 1e-5, atol=1e-3)
+        np.testing.assert_allclose(
+            found, expected, rtol=2e-3 if dtype is np.float16 else 1e-5, atol=1e-2 if dtype is np.float16 else 1e-5
+        )
 
 
 @pytest.mark.parametrize("call", [CALLS[name] for name in ("gelu", "gelu_slope", "add", "softmax", "layer_norm")])

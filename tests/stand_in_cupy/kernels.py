@@ -6,7 +6,7 @@ of numbers, contiguity and the device are checked against the kernel's own decla
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import emulator
@@ -15,6 +15,7 @@ import numpy as np
 from .arrays import ndarray
 from .devices import CUDADriverError, current_device
 from .log import LOG, Operation
+from .memory import live
 from .streams import enqueue
 
 settings: dict[str, Any] = {"checked": False, "order": 0}
@@ -61,12 +62,17 @@ class Function:
             raise TypeError(f"{self.expression} takes {len(kernel.signature)} arguments, not {len(values)}")
         LOG.append(Operation("kernel", self.expression, *geometry))
         used = [a._lease.block for a in args if isinstance(a, ndarray)]
-        enqueue(lambda: kernel(*geometry, *values, order=settings["order"]), used)
+        enqueue(lambda: self._run(kernel, geometry, values), used)
+
+    def _run(self, kernel: Any, geometry: tuple[Any, Any], values: list[Any]) -> None:
+        reads_addresses = kernel.checked and "r*u8" in kernel.signature  # a table of arrays, which may be any
+        reachable = [block.bytes for block in live] if reads_addresses else []
+        kernel(*geometry, *values, order=settings["order"], reachable=reachable)
 
     def _kernel(self) -> Any:
         checked = settings["checked"]
         if checked not in self._kernels:
-            together = companions(self.module.file, self.expression)
+            together = [self.expression] if checked else companions(self.module.file, self.expression)
             self._kernels[checked] = emulator.build(self.module.file, together, checked=checked)[self.expression]
         return self._kernels[checked]
 
@@ -81,15 +87,15 @@ class Function:
         raise TypeError(f"{self.expression}: CuPy would guess the C type of {value!r}")
 
 
-listed: list[Callable[[], Sequence[tuple[str, str]]]] = []  # functions that say which kernels there are, by file
+listed: list[tuple[str, str]] = []  # the kernels that there are, with their files
 
 
 def companions(file: str, expression: str) -> list[str]:
     """The kernels that are built together with one, since a run of the compiler costs seconds: those of its dtype."""
     types = _types(expression)
-    found = {e for expressions in listed for f, e in expressions() if f == file and _types(e) == types}
-    return sorted(found | {expression})
+    return sorted({e for f, e in listed if f == file and _types(e) == types} | {expression})
 
 
+@cache
 def _types(expression: str) -> frozenset[str]:
     return frozenset(re.findall(r"\b(?:float|double|float16|bfloat16)\b", expression))
