@@ -49,4 +49,4 @@ def test_the_second_order_through_kernels_is_that_of_the_cpu(name, monkeypatch):
             for found, number in zip(second_order(case), expected, strict=True):
                 np.testing.assert_allclose(found, number, rtol=1e-10, atol=1e-10 * (1 + np.max(np.abs(number))))
         launched |= {w.name for w in work if w.kind == "kernel"}
-    assert launched or name == "astype"  # whose samples are of other casts
+    assert launched or name in ("astype", "sum")  # whose samples are other casts, other axes
