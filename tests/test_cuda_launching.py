@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import emulator
 import numpy as np
@@ -276,3 +278,22 @@ def test_the_variable_that_switches_kernels_off(value, expected):
     environment = os.environ | {"PULLBACK_KERNELS": value}
     asked = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert asked.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("value", ["on", "off"])
+def test_missing_sources_are_named_and_not_needed_without_kernels(tmp_path, value):
+    program = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import pullback as pb, stand_in_cupy\n"
+        f"with stand_in_cupy.device({value == 'on'}):\n"
+        "    print(pb.relu(pb.tensor([-1.0, 2.0], device='cuda')).numpy().tolist())\n"
+    )
+    environment = os.environ | {"PULLBACK_KERNELS": value, "PULLBACK_KERNELS_DIR": str(tmp_path)}
+    asked = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    if value == "off":
+        assert asked.stdout.strip() == "[0.0, 2.0]"
+    else:
+        assert re.search(r"KernelError: the CUDA sources are missing: .*PULLBACK_KERNELS=off to work", asked.stderr)

@@ -13,7 +13,7 @@ import numpy as np
 from pullback.backends import BACKENDS, Backend, registry
 from pullback.core.op import ARRAYS, OPS
 
-from . import devices, functions, kernels, memory, nvrtc, streams
+from . import devices, functions, kernels, log, memory, nvrtc, streams
 from .arrays import ndarray
 
 REPLACED = ("cupy", "cupyx", "cupy_backends", "array_api_compat.cupy", "pullback.backends.cuda")
@@ -22,7 +22,14 @@ _ours: dict[str, ModuleType] = {}  # the modules of the stand-in, and those that
 
 @contextmanager
 def device(kernels_on: bool = True) -> Iterator[Backend]:
-    """`import cupy` gives the stand-in and the device "cuda" is the CUDA backend on it; afterwards all is as before."""
+    """`import cupy` gives the stand-in and the device "cuda" is the CUDA backend on it; afterwards all is as before.
+
+    With `--device cuda` it is CuPy itself, and the GPU that is there.
+    """
+    if log.on_gpu:
+        with _gpu(kernels_on) as backend:
+            yield backend
+        return
     theirs = {name: module for name, module in sys.modules.items() if _replaced(name)}
     registered = registry._by_device.get("cuda")
     _swap(theirs, _ours or _modules())
@@ -30,7 +37,7 @@ def device(kernels_on: bool = True) -> Iterator[Backend]:
         module = importlib.import_module("pullback.backends.cuda.backend")
         importlib.import_module("pullback.backends.cuda.fused").enabled = kernels_on
         backend = registry.register(module.CudaBackend())
-        if not kernels.listed:
+        if kernels_on and not kernels.listed:
             launchers = [m for name, m in sys.modules.items() if _replaced(name) and hasattr(m, "expressions")]
             kernels.listed += sorted({pair for launcher in launchers for pair in launcher.expressions()})
         yield backend
@@ -44,6 +51,33 @@ def device(kernels_on: bool = True) -> Iterator[Backend]:
             registry._by_device["cuda"] = registered
         _ours.update({name: module for name, module in sys.modules.items() if _replaced(name)})
         _swap(_ours, theirs)
+
+
+@contextmanager
+def _gpu(kernels_on: bool) -> Iterator[Backend]:
+    """The CUDA backend on a GPU; of what it is given to do, launches of our kernels are written down."""
+    backend = registry.backend_for("cuda")
+    fused, launching = (importlib.import_module(f"pullback.backends.cuda.{name}") for name in ("fused", "launching"))
+    enabled, launch = fused.enabled, launching.Kernel.__call__
+
+    def noted(kernel: Any, grid: Any, block: Any, *args: Any) -> None:
+        launch(kernel, grid, block, *args)
+        grid, block = (n if isinstance(n, tuple) else (n,) for n in (grid, block))
+        if 0 not in grid:
+            log.LOG.append(log.Operation("kernel", kernel.expression, grid, block))
+
+    def rebind() -> None:
+        for op in OPS.values():
+            op.bodies.pop(backend.array_types[0], None)
+        ARRAYS.pop(backend.array_types[0], None)
+
+    fused.enabled, launching.Kernel.__call__ = kernels_on, noted
+    rebind()
+    try:
+        yield backend
+    finally:
+        fused.enabled, launching.Kernel.__call__ = enabled, launch
+        rebind()
 
 
 def _replaced(name: str) -> bool:

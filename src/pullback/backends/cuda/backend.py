@@ -61,8 +61,9 @@ class CudaBackend(Backend):
     def __init__(self) -> None:
         if not cupy.cuda.is_available():
             raise DeviceError("device 'cuda' needs an NVIDIA GPU and its driver; CuPy is installed but found neither")
-        for module in pkgutil.iter_modules([str(Path(__file__).parent)]):  # those with fused ops register them
-            importlib.import_module(f"{__package__}.{module.name}")
+        if fused.enabled:
+            for module in pkgutil.iter_modules([str(Path(__file__).parent)]):  # those with fused ops register them
+                importlib.import_module(f"{__package__}.{module.name}")
         self._alone = cupy.cuda.runtime.getDeviceCount() == 1
         self.xp = Namespace(
             array_api_compat.cupy,
