@@ -157,6 +157,7 @@ UNSOUND = {
     "two stages, no barrier after the counter": two_stages(BARRIER=""),
 }
 
+ODD = "memory: 16 bytes at an odd place"
 bodies = {f"{check}: {name}": body for check, cases in BAD.items() for name, body in cases.items()} | SOUND | UNSOUND
 
 
@@ -267,6 +268,11 @@ def test_buffers_may_overlap_and_the_one_that_allows_decides():
         add_one.launch(1, 7, values, everything)
     with pytest.raises(EmulatorError, match="nobody has written"):
         add_one.launch(1, 1, values, [*everything[:1], Buffer(at, 32, initialised=False)])
+
+
+def test_a_misaligned_access_is_found_in_the_plain_build_too():
+    with pytest.raises(EmulatorError, match=rf"^memory: .*misaligned.*source\.cu:{expected_line(ODD)}"):
+        launched(ODD, False, 0)
 
 
 def test_an_error_leaves_nothing_behind():

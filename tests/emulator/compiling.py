@@ -22,10 +22,10 @@ KERNEL_FLAGS = [
     "-ftrivial-auto-var-init=pattern",  # a local variable that is read before it is written is never zero by luck
     "-fno-ipa-reference", "-fno-ipa-modref", "-fno-ipa-pure-const",  # shared memory changes across a barrier
 ]  # fmt: skip
-PLAIN_FLAGS = ["-O2", "-g1", "-gdwarf-4"]
+PLAIN_FLAGS = ["-O2", "-g1", "-gdwarf-4", "-fsanitize=alignment"]
 CHECKED_FLAGS = [
     "-O1", "-g1", "-gdwarf-4",
-    "-fsanitize=thread,bounds,bounds-strict,shift,integer-divide-by-zero,signed-integer-overflow",
+    "-fsanitize=thread,alignment,bounds,bounds-strict,shift,integer-divide-by-zero,signed-integer-overflow",
 ]  # fmt: skip
 KEPT_DAYS = 30
 

@@ -1,5 +1,7 @@
 // The functions that `-fsanitize=thread,bounds,...` makes a kernel call. No sanitizer's runtime is linked: these are
 // ours, and pass on to the checker what a kernel does.
+#include <cstdio>
+
 #include "checker.h"
 
 using namespace emulator;
@@ -49,6 +51,14 @@ void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 
+// An address that is no multiple of what its type asks for. The library of the kernel may find its arguments so, too.
+void __ubsan_handle_type_mismatch_v1(void* data, void* address) {
+    if (!launch.in_kernel) return;
+    const auto* location = static_cast<const SourceLocation*>(data);
+    char text[64];
+    snprintf(text, sizeof text, "access to the misaligned address %p ", address);
+    fail("memory", text + at(Place{location->file, static_cast<int>(location->line)}));
+}
 void __ubsan_handle_out_of_bounds(void* data, void*) {
     const auto* location = static_cast<const SourceLocation*>(data);
     fail("memory",
