@@ -17,6 +17,7 @@ Plain = Callable[..., Any]
 
 _add: Any = np.add.reduce
 _largest: Any = np.maximum.reduce
+_FLOAT32, _FLOAT64 = np.dtype("f4"), np.dtype("f8")
 _ZEROS = {np.dtype(f"f{size}"): np.zeros((), f"f{size}") for size in (4, 8)}
 _INTEGERS = {np.dtype(f"f{size}"): np.dtype(f"i{size}") for size in (4, 8)}
 _UNSIGNED = {
@@ -40,17 +41,21 @@ def _counted(n: int, by: int) -> np.ndarray:
 
 def relu_slope(plain: Plain, g: Any, out: Any) -> Any:
     """`g` times 1 or 0 as integers: exact for infinities and NaN, and without a branch for each number."""
-    integers = _INTEGERS.get(out.dtype)
-    if integers is None or g.dtype != out.dtype or g.shape != out.shape or g.__class__ is not np.ndarray or not g.ndim:
+    if g.dtype is not out.dtype or g.shape != out.shape or g.__class__ is not np.ndarray or out.dtype not in _ZEROS:
         return plain(g, out)
-    chosen = (out > _ZEROS[out.dtype]).astype(integers)
+    return _where_positive(out, g) if g.ndim else plain(g, out)
+
+
+def _where_positive(out: Any, g: Any) -> Any:
+    integers = _INTEGERS[g.dtype]
+    chosen = (out > _ZEROS[g.dtype]).astype(integers)
     return np.multiply(chosen, g.view(integers), chosen).view(g.dtype)
 
 
 def linear(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
     """Matrices of one dtype; `dot` starts sooner than `@`."""
     dtype = w.dtype
-    if x.ndim != 2 or w.ndim != 2 or x.dtype is not dtype or dtype not in _ZEROS:
+    if x.ndim != 2 or w.ndim != 2 or x.dtype is not dtype or (dtype is not _FLOAT32 and dtype is not _FLOAT64):
         return plain(x, w, b)
     if b is not None and (b.shape != w.shape[1:] or b.dtype is not dtype):
         return plain(x, w, b)
@@ -66,7 +71,7 @@ def linear(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
 def linear_relu(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
     """The same with a bias, and the activation in the buffer of the sum."""
     dtype = w.dtype
-    if x.ndim != 2 or w.ndim != 2 or x.dtype is not dtype or dtype not in _ZEROS:
+    if x.ndim != 2 or w.ndim != 2 or x.dtype is not dtype or (dtype is not _FLOAT32 and dtype is not _FLOAT64):
         return plain(x, w, b)
     if b is None or b.shape != w.shape[1:] or b.dtype is not dtype:
         return plain(x, w, b)
@@ -85,9 +90,7 @@ def bias_slope(plain: Plain, g: Any, value: Any, bias: Any, activation: str) -> 
     dtype = value.dtype
     if dtype not in _ZEROS or g.dtype is not dtype or g.shape != value.shape:
         return plain(g, value, bias, activation)
-    integers = _INTEGERS[dtype]
-    chosen = (value > _ZEROS[dtype]).astype(integers)
-    dz = np.multiply(chosen, g.view(integers), chosen).view(dtype)
+    dz = _where_positive(value, g)
     return dz, _add(dz, 0)
 
 
