@@ -9,6 +9,7 @@ import pytest
 import stand_in_cupy
 from emulator import missing
 from kernel_rows import TYPES, dtype, real
+from stand_in_cupy import log
 
 import pullback as pb
 from pullback.backends import BACKENDS, philox
@@ -50,7 +51,8 @@ def assert_same(cuda: Any, host: Any, device: Any) -> None:
         for x, y in zip(row, other, strict=True):
             assert (x is None) is (y is None)
             if x is not None:
-                np.testing.assert_array_equal(cuda.to_numpy(y).astype(float), x.astype(float))
+                rtol = TYPES[x.dtype.name][2] if log.on_gpu else 0.0  # a GPU rounds x * y + z once
+                np.testing.assert_allclose(cuda.to_numpy(y).astype(float), x.astype(float), rtol=rtol, atol=rtol)
 
 
 def kernels(operations: Any) -> list[str]:
@@ -86,6 +88,7 @@ def test_a_step_of_sgd_is_one_launch_for_all_parameters(cuda: Any, name: str) ->
         assert_same(cuda, host, device)
 
 
+@pytest.mark.skipif(log.on_gpu, reason="uploads are written down by the stand-in only")
 def test_the_table_goes_to_the_device_once_while_addresses_stay(cuda: Any) -> None:
     update_adam = launcher("updates").update_adam
     host, device = rows_of(cuda, "float32", [3, 5000], 2)

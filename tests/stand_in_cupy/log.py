@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 LOG: list["Operation"] = []
+on_gpu = False  # whether tests run on a GPU, with CuPy itself; then the log holds launches of our kernels only
 
 
 @dataclass(frozen=True)
