@@ -54,7 +54,7 @@ FULL = Scale(
     sizes=(2**24, 2**28, 2**20, 2**26, 2**22),
     row=1024,
     spacer=2**30,
-    rounds=7,
+    rounds=5,
     calls=200,
     turn=0.2,
     nets={
@@ -72,6 +72,7 @@ TINY = FULL._replace(
     jobs=1,
     seconds=9.0,
     nets={"4-8-3, batch 5": ((4, 8, 3), 5, 2)},
+    types=("float32",),
 )
 
 
@@ -189,7 +190,7 @@ class Clock:
         self.start, self.end = cupy.cuda.Event(), cupy.cuda.Event()
         self.waited = 0
 
-    def seconds(self, work: Callable[[], Any], rounds: int, most: int = 16, turn: float = 2e-3) -> np.ndarray:
+    def seconds(self, work: Callable[[], Any], rounds: int, most: int = 16, turn: float = 1e-3) -> np.ndarray:
         """Seconds of one call of `work` on the device, in each round, after a warm-up.
 
         Args:

@@ -6,7 +6,7 @@ All that is measured of kernels goes through this table, and `missing` says whic
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  (gives NumPy bfloat16)
@@ -104,9 +104,10 @@ def given(array: Array, dtype: str, size: int = 2**16, seed: int = 0) -> Any:
     return flat.reshape(array.shape)
 
 
-def _drawn_as_samples(op: Any, position: int) -> Values:
+@cache
+def _drawn_as_samples(op: str, position: int) -> Values:
     """Between the least and the largest number that the op's samples have there."""
-    found = [np.ravel(sample.args[position]) for sample in all_samples(op) if len(sample.args) > position]
+    found = [np.ravel(sample.args[position]) for sample in all_samples(OPS[op]) if len(sample.args) > position]
     numbers = np.concatenate(found) if found else np.array([-4.0, 4.0])
     return uniform(float(numbers.min()), float(numbers.max()))
 
@@ -124,9 +125,9 @@ def _run(name: str, *before: Any, after: Sequence[Any] = (), **params: Any) -> C
     return body
 
 
-def _linear(name: str) -> Callable[[Any, list[Any]], Any]:
-    """The op without the product that some keep beside its value."""
-    run = _run(name)
+def _first(name: str, after: Sequence[Any] = ()) -> Callable[[Any, list[Any]], Any]:
+    """An op without what its body keeps: a mask, a product."""
+    run = _run(name, after=after)
 
     def body(on: Any, arrays: list[Any]) -> Any:
         found = run(on, arrays)
@@ -190,12 +191,12 @@ def _elementwise(case: Any, dtype: str, shape: tuple[int, int]) -> Iterator[Case
     for scalar in module.scalars().values():
         name, _, variant = scalar.name.partition("_by_")
         params = {"approximate": variant} if variant else {"min": -1.0, "max": 1.0} if name == "clip" else {}
-        arrays = [Array(shape, _drawn_as_samples(OPS[name], i)) for i in range(len(scalar.arrays("value")))]
+        arrays = [Array(shape, _drawn_as_samples(name, i)) for i in range(len(scalar.arrays("value")))]
         yield case(scalar.name, arrays=arrays, body=_run(name, **params))
     for scalar in module.activations():
         name, _, variant = scalar.name.partition("_by_")
         params = {"approximate": variant} if variant else {}
-        arrays = [Array(shape, _drawn_as_samples(OPS[f"{name}_slope"], i)) for i in range(2)]
+        arrays = [Array(shape, _drawn_as_samples(f"{name}_slope", i)) for i in range(2)]
         yield case(f"{scalar.name}_slope", arrays=arrays, body=_run(f"{name}_slope", **params))
     rows, columns = shape
     for name, other in (("a row", (columns,)), ("a column", (rows, 1))):
@@ -203,7 +204,7 @@ def _elementwise(case: Any, dtype: str, shape: tuple[int, int]) -> Iterator[Case
     for target in LIMITS:
         if target != dtype:
             yield case(f"astype, {target}", arrays=[Array(shape, _normal)], body=_run("astype", after=(target,)))
-    yield case("keyed_dropout", arrays=[Array(shape, _normal)], body=_run("keyed_dropout", after=(RATE, KEY, 1)))
+    yield case("keyed_dropout", arrays=[Array(shape, _normal)], body=_first("keyed_dropout", (RATE, KEY, 1)))
 
 
 def _dense(case: Any, dtype: str, shape: tuple[int, int]) -> Iterator[Case]:
@@ -211,8 +212,8 @@ def _dense(case: Any, dtype: str, shape: tuple[int, int]) -> Iterator[Case]:
     module: Any = importlib.import_module("pullback.backends.cuda.scalars")
     for name in [scalar.name for scalar in module.activations() if not scalar.is_variant]:
         arrays = [x, _identity(columns), bias]
-        yield case(f"linear_{name}", arrays=arrays, body=_linear(f"linear_{name}"), streams=2)
-        kept = Array(shape, _drawn_as_samples(OPS[f"{name}_slope"], 1))
+        yield case(f"linear_{name}", arrays=arrays, body=_first(f"linear_{name}"), streams=2)
+        kept = Array(shape, _drawn_as_samples(f"{name}_slope", 1))
         body = _run("bias_slope", after=(name,))
         yield case(f"bias_slope, {name}", arrays=[x, kept, bias], body=body)
     yield case("sum of columns", arrays=[x], body=_run("sum", after=(0,)))

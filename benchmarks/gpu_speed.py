@@ -114,12 +114,12 @@ def bandwidth(report: Report, scale: Scale) -> None:
                 expression, count, seconds = found
                 speed = count / seconds / 1e9
                 share = float(np.median(speed) / np.median(copied))
-                row = {
-                    "us": spread(seconds * 1e6),
-                    "GB/s": round(float(np.median(speed)), 1),
-                    "of copy": round(share, 3),
-                }
-                report.add("kernels", expression, case.name, str(size), row | {"waited": clock.waited})
+                quartiles = [round(float(us), 2) for us in np.quantile(seconds * 1e6, (0.25, 0.5, 0.75))]
+                row = {"us, quartiles": quartiles, "GB/s": round(float(np.median(speed)), 1)}
+                row["of copy"] = round(share, 3)
+                if clock.waited:  # the time may be the host's
+                    row["rounds that waited for the host"] = clock.waited
+                report.add("kernels", expression, case.name, str(size), row)
                 shares.append(share)
             low, middle, high = np.quantile(shares, (0.0, 0.5, 1.0))
             rows[f"{dtype}, {size}"] = {
