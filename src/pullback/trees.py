@@ -1,18 +1,24 @@
-"""Trees: nested dicts, lists, tuples and dataclasses whose leaves are tensors, arrays or scalars (through optree)."""
+"""Trees: nested dicts, lists, tuples and dataclasses whose leaves are tensors, arrays or scalars (through optree).
+
+The first tree imports optree, which takes as long as a fifth of `import numpy`.
+"""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optree
+if TYPE_CHECKING:
+    import optree
 
 __all__ = ["flatten", "flatten_with_names", "map", "unflatten"]
 
 _NAMESPACE = "pullback"
 
 
-def flatten(tree: Any) -> tuple[list[Any], optree.PyTreeSpec]:
+def flatten(tree: Any) -> tuple[list[Any], "optree.PyTreeSpec"]:
     """The leaves of `tree` in a fixed order, and what puts them together again. None is a node without leaves."""
+    import optree
+
     leaves, spec = optree.tree_flatten(tree, namespace=_NAMESPACE)
     fresh = {type(leaf) for leaf in leaves if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)}
     if not fresh:
@@ -22,9 +28,9 @@ def flatten(tree: Any) -> tuple[list[Any], optree.PyTreeSpec]:
     return flatten(tree)
 
 
-def unflatten(spec: optree.PyTreeSpec, leaves: list[Any]) -> Any:
+def unflatten(spec: "optree.PyTreeSpec", leaves: list[Any]) -> Any:
     """The inverse of `flatten`."""
-    return optree.tree_unflatten(spec, leaves)
+    return spec.unflatten(leaves)
 
 
 def flatten_with_names(tree: Any) -> dict[str, Any]:
@@ -41,6 +47,8 @@ def map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 
 def _register_dataclass(kind: type) -> None:
+    import optree
+
     names = tuple(field.name for field in dataclasses.fields(kind))
 
     def take_apart(value: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:

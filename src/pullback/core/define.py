@@ -29,7 +29,7 @@ __all__ = ["Array", "Arrays", "Sample", "all_samples", "composite", "elementwise
 P = ParamSpec("P")
 R = TypeVar("R")
 Body = Callable[Concatenate[Any, P], Any]
-Samples = Callable[[np.random.Generator], Any]
+Samples = Callable[["np.random.Generator"], Any]  # quoted: NumPy imports `random` when it is first named
 
 
 def elementwise(
@@ -165,7 +165,7 @@ def _slope(forward: Any, rule: Any, standard: bool) -> Rule:
     body.__qualname__, body.__module__ = name, forward.__module__
     body.__doc__ = f"`g` times the derivative of `{forward.__name__}` where its {reads} is `{value}`, elementwise."
 
-    def samples(rng: np.random.Generator) -> Iterator[Sample]:
+    def samples(rng: "np.random.Generator") -> Iterator[Sample]:
         for sample in all_samples(OPS[forward.__name__]):
             yield Sample((rng.normal(size=sample.args[0].shape), *sample.args), sample.kwargs)
 

@@ -1,11 +1,9 @@
 """IDX, the file format of MNIST and its relatives: http://yann.lecun.com/exdb/mnist (foot of the page)."""
 
-import gzip
-import zlib
+import os
 from io import BufferedIOBase
 from math import prod
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +24,9 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
     Raises:
         DataError: the file is missing or unreadable, is no IDX file, is cut off, or is longer than it says.
     """
+    import gzip
+    import zlib
+
     try:
         with open(path, "rb") as raw:
             packed = raw.read(2) == _GZIP
@@ -77,8 +78,8 @@ def load_fashion_mnist(folder: str | PathLike[str]) -> tuple[Dataset, Dataset]:
 
 def _load(folder: str | PathLike[str], classes: tuple[str, ...], source: str) -> tuple[Dataset, Dataset]:
     def part(prefix: str) -> Dataset:
-        images_path = _find(Path(folder), f"{prefix}-images-idx3-ubyte", source)
-        labels_path = _find(Path(folder), f"{prefix}-labels-idx1-ubyte", source)
+        images_path = _find(folder, f"{prefix}-images-idx3-ubyte", source)
+        labels_path = _find(folder, f"{prefix}-labels-idx1-ubyte", source)
         images, labels = read_idx(images_path), read_idx(labels_path)
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
             raise DataError(
@@ -96,8 +97,9 @@ def _load(folder: str | PathLike[str], classes: tuple[str, ...], source: str) ->
     return train, test
 
 
-def _find(folder: Path, name: str, source: str) -> Path:
+def _find(folder: str | PathLike[str], name: str, source: str) -> str:
     for candidate in (name, name + ".gz"):
-        if (folder / candidate).is_file():
-            return folder / candidate
+        path = os.path.join(folder, candidate)
+        if os.path.isfile(path):
+            return path
     raise DataError(f"{folder}: there is no {name} or {name}.gz here; get the four IDX files from {source}")

@@ -1,7 +1,6 @@
 """Tables of numbers in text files."""
 
 import csv
-import gzip
 from collections.abc import Iterator
 from os import PathLike
 from typing import TextIO
@@ -74,6 +73,8 @@ def read_csv(path: str | PathLike[str], label_column: int | str = -1, delimiter:
 
 def _open(path: str | PathLike[str]) -> TextIO:
     if str(path).endswith(".gz"):
+        import gzip
+
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return open(path, encoding="utf-8-sig", newline="")
 

@@ -4,18 +4,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
-from secrets import token_hex
-
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["replacing"]
 
 
 @contextmanager
-def replacing(path: str | PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | PathLike[str]) -> Iterator["Path"]:
     """A temporary path beside `path`; the file written there takes the place of `path` when the block ends well.
 
     The new file is on the disk before the old one goes (fsync, then rename), so a failed write, a full disk or a power
@@ -25,8 +25,12 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     Raises:
         CheckpointError: the file cannot be written; the one that was there is as it was.
     """
+    from pathlib import Path
+
+    from safetensors import SafetensorError
+
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         if target.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
@@ -45,7 +49,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         _flush(target.parent, os.O_RDONLY)  # the rename itself
 
 
-def _flush(path: Path, flags: int) -> None:
+def _flush(path: "Path", flags: int) -> None:
     handle = os.open(path, flags)
     try:
         os.fsync(handle)

@@ -11,7 +11,6 @@ The format: https://github.com/huggingface/safetensors#format
 """
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Callable
@@ -20,8 +19,6 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ..backends import BACKENDS
 from ..core.tensor import Tensor, tensor
@@ -47,6 +44,10 @@ def save(path: str | PathLike[str], tree: Any) -> None:
         DtypeError: the tree holds something else; the message names where. ArgumentError: it is nested too deeply.
         CheckpointError: the file cannot be written; what was there before is untouched.
     """
+    import json
+
+    from safetensors.numpy import save_file
+
     arrays: dict[str, np.ndarray] = {}
     structure = _take_apart(tree, (), arrays)
     metadata = {_KEY: json.dumps({"version": _VERSION, "tree": structure}, separators=(",", ":"))}
@@ -63,6 +64,10 @@ def load(path: str | PathLike[str], device: str = "cpu") -> Any:
         CheckpointError: the file is missing, cut off or damaged, is no safetensors file, or holds a dtype that this
             installation does not have. DeviceError: no such device here.
     """
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
     if not os.path.isfile(path):
         found = "it is no file" if os.path.exists(path) else "there is no such file"
         raise CheckpointError(f"cannot read {path}: {found}")

@@ -7,7 +7,9 @@ masks of dropout, of Philox 4x32-10 (see `backends.philox`), are computed where 
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from math import prod
+from os import urandom
 from threading import Lock
 from typing import Any
 
@@ -37,6 +39,9 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None) -> None:
+        if seed is None:
+            self._key, self._spawned = [int.from_bytes(urandom(8)) for _ in range(2)], 0
+            return
         try:
             sequence = np.random.SeedSequence(seed)
         except (TypeError, ValueError) as error:
@@ -47,6 +52,12 @@ class Generator:
         words = [int(word) for word in key]
         self._bits = np.random.Philox(key=np.array(words, np.uint64), counter=position)
         self._key, self._spawned = words, spawned
+
+    @cached_property
+    def _bits(self) -> "np.random.Philox":
+        """Of a generator without a seed, made at its first draw: `import pullback` makes one and draws nothing."""
+        made: np.random.Philox = vars(self).setdefault("_bits", np.random.Philox(key=np.array(self._key, np.uint64)))
+        return made  # one for all threads
 
     def __repr__(self) -> str:
         state = self.get_state()
