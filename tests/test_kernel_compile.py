@@ -1,8 +1,8 @@
 """Every kernel, compiled by NVRTC for three architectures: no warnings, no spills, launchable, wide memory accesses.
 
-NVRTC needs no driver and no GPU. For sm_90 every instance is compiled; for the others one of each kernel, in turn for
-one dtype and another, since machine code takes some 100 ms each (`--every-kernel` compiles all). What was compiled is
-kept, by the hash of its source, in the user's cache folder.
+NVRTC needs no driver and no GPU. Machine code takes some 100 ms for each instance, so the dtypes of each kernel are
+dealt out to the architectures; `--every-kernel` compiles all for all. What was compiled is kept, by the hash of its
+source, in the user's cache folder.
 """
 
 import hashlib
@@ -54,16 +54,19 @@ def kernels_of(file: str) -> list[str]:
     return kernels().get(file, [])
 
 
-def one_of_each(expressions: list[str], turn: int) -> list[str]:
-    """One instance of each kernel, for a dtype that depends on the kernel and on the turn."""
+def share_of(architecture: int, expressions: list[str]) -> list[str]:
+    """One or two instances of each kernel: over all architectures every one comes up."""
     instances: dict[str, list[str]] = {}
     for expression in expressions:
         instances.setdefault(DTYPES.sub("T", expression), []).append(expression)
-    return [group[(turn + i) % len(group)] for i, group in enumerate(instances.values())]
+    turn, turns, found = ARCHITECTURES.index(architecture), len(ARCHITECTURES), []
+    for number, group in enumerate(instances.values()):
+        found += group if len(group) < turns else group[(turn + number) % turns :: turns]
+    return found
 
 
-def built(file: str, architecture: int, everything: bool = True) -> dict[str, Built]:
-    """Kernels of a file by their expressions."""
+def built(file: str, architecture: int, everything: bool) -> dict[str, Built]:
+    """Kernels of a file by their expressions: all, or the share of an architecture."""
     compiler = pytest.importorskip("pullback.backends.cuda.compiler")
     try:
         version = compiler.nvrtc.getVersion()
@@ -72,7 +75,7 @@ def built(file: str, architecture: int, everything: bool = True) -> dict[str, Bu
     text = compiler.source(file)
     expressions = kernels_of(file)
     if not everything:
-        expressions = one_of_each(expressions, architecture // 10)
+        expressions = share_of(architecture, expressions)
     options = (*compiler.OPTIONS, compiler.target(architecture))
     key = hashlib.sha256(json.dumps([Path(__file__).read_text(), text, expressions, options, version]).encode())
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pullback-tests" / "nvrtc"
@@ -122,22 +125,26 @@ def test_every_source_has_kernels_that_are_launched():
     assert [file for file in FILES if not kernels_of(file)] == []
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", FILES)
-def test_kernels_compile_without_warnings_and_spills_and_fit_on_the_device(file, architecture, every_kernel):
-    for expression, kernel in built(file, architecture, every_kernel or architecture == 90).items():
-        assert kernel.spilled == 0, expression
-        assert kernel.stack == 0 or TABLES.search(expression), f"{expression} keeps an array in memory"
-        assert kernel.registers * kernel.threads <= REGISTERS, expression
+def test_every_instance_is_compiled_for_one_architecture_and_every_kernel_for_all(file):
+    expressions = kernels_of(file)
+    shares = [share_of(architecture, expressions) for architecture in ARCHITECTURES]
+    assert set().union(*shares) == set(expressions)
+    kernels = {DTYPES.sub("T", expression) for expression in expressions}
+    assert all({DTYPES.sub("T", expression) for expression in share} == kernels for share in shares)
 
 
 def template_of(expression: str) -> str:
     return expression.partition("<")[0].rpartition("::")[2]
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", FILES)
-def test_kernels_read_and_write_sixteen_bytes_at_a_time(file):
-    for expression, kernel in built(file, 90).items():
+def test_kernels_do_not_spill_fit_on_the_device_and_move_sixteen_bytes_at_a_time(file, architecture, every_kernel):
+    for expression, kernel in built(file, architecture, every_kernel).items():
+        assert kernel.spilled == 0, expression
+        assert kernel.stack == 0 or TABLES.search(expression), f"{expression} keeps an array in memory"
+        assert kernel.registers * kernel.threads <= REGISTERS, expression
         template = template_of(expression)
         if template == "cast":  # 16 bytes of the wider type
             assert kernel.loads_16 or kernel.stores_16, expression
