@@ -14,6 +14,9 @@
 //     thread knew at the fence to whoever's later atomic operation on the same address is followed by a fence or
 //     barrier. It may be another thread that fences, if a barrier lies between (the memory model of PTX, section
 //     "causality order").
+//
+// Of the reads since the last write a cell remembers two, so a race with a third reader may go unseen in one order of
+// threads; others show it.
 #include "checker.h"
 
 #include <algorithm>

@@ -25,9 +25,14 @@ struct SourceLocation {
     uint32_t line, column;
 };
 
-[[noreturn]] void undefined(const char* what, const void* data) {
+// "at rows.cu:12": where the compiler says that it is.
+std::string at_data(const void* data) {
     const auto* location = static_cast<const SourceLocation*>(data);
-    fail("arithmetic", std::string(what) + " " + at(Place{location->file, static_cast<int>(location->line)}));
+    return at(Place{location->file, static_cast<int>(location->line)});
+}
+
+[[noreturn]] void undefined(const char* what, const void* data) {
+    fail("arithmetic", std::string(what) + " " + at_data(data));
 }
 
 }  // namespace
@@ -51,18 +56,14 @@ void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 
-// An address that is no multiple of what its type asks for. The library of the kernel may find its arguments so, too.
 void __ubsan_handle_type_mismatch_v1(void* data, void* address) {
     if (!launch.in_kernel) return;
-    const auto* location = static_cast<const SourceLocation*>(data);
     char text[64];
     snprintf(text, sizeof text, "access to the misaligned address %p ", address);
-    fail("memory", text + at(Place{location->file, static_cast<int>(location->line)}));
+    fail("memory", text + at_data(data));
 }
 void __ubsan_handle_out_of_bounds(void* data, void*) {
-    const auto* location = static_cast<const SourceLocation*>(data);
-    fail("memory",
-         "index out of the bounds of its array " + at(Place{location->file, static_cast<int>(location->line)}));
+    fail("memory", "index out of the bounds of its array " + at_data(data));
 }
 void __ubsan_handle_shift_out_of_bounds(void* data, void*, void*) { undefined("shift by more than the width", data); }
 void __ubsan_handle_divrem_overflow(void* data, void*, void*) {
