@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     gpu = re.sub(r"[^a-z0-9]+", "-", device.partition(",")[0].lower()).strip("-")
     path = options.out / f"{gpu}-{result['date']}.json"
+    result["parts"] = _kept(path, result)
     end = monotonic() + TOGETHER
     for name in options.part or PARTS:
         print(f"\n== {name}\n", flush=True)
@@ -89,6 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _function(part: Part) -> Callable[..., None]:
     return getattr(importlib.import_module(f".{part.module}", __package__), part.function)
+
+
+def _kept(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """The parts of an earlier run of the same day on the same device with the same versions."""
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    parts = earlier.pop("parts", {})
+    return dict(parts) if earlier == {name: fact for name, fact in result.items() if name != "parts"} else {}
 
 
 def _command(name: str) -> list[str]:

@@ -2,11 +2,14 @@
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from itertools import cycle, zip_longest
@@ -24,6 +27,7 @@ __all__ = ["compiled", "launch_all", "numbers", "op_suite", "op_suite_plain", "s
 ROOT = Path(__file__).parents[1]
 TESTS = ("test_cuda_backend.py", "test_cuda_elementwise.py", "test_cuda_lists.py", "test_fused_rows.py")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+OUTCOME = re.compile(r"(?:^\[gw\d+\] \[ *\d+%\] |::.* )(PASSED|FAILED|ERROR|SKIPPED)\b")  # a line of `pytest -v`
 FOUND = 9  # the exit status by which the sanitizer says that it has found something
 
 
@@ -117,7 +121,7 @@ def _tests(report: Report, scale: Scale, files: Any, kernels: str) -> None:
     if find_spec("pytest") is None:
         report.add("error", "pytest is not installed")
         return
-    command = [sys.executable, "-m", "pytest", *(f"tests/{file}" for file in files), "-q", "--tb=line"]
+    command = [sys.executable, "-m", "pytest", *(f"tests/{file}" for file in files), "-v", "--tb=line"]
     command += ["-p", "no:cacheprovider", "-W", "default"]  # what CuPy warns of is no failure
     if scale.jobs > 1 and find_spec("xdist"):
         command += ["-n", str(min(scale.jobs, 8))]
@@ -125,8 +129,10 @@ def _tests(report: Report, scale: Scale, files: Any, kernels: str) -> None:
     start = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / "report.xml"
-        environment = os.environ | {"PULLBACK_KERNELS": kernels}
-        done = subprocess.run([*command, f"--junitxml={xml}"], cwd=ROOT, env=environment, check=False)
+        environment = os.environ | {"PULLBACK_KERNELS": kernels, "PYTHONUNBUFFERED": "1"}
+        options: dict[str, Any] = {"cwd": ROOT, "env": environment, "text": True, "stdout": subprocess.PIPE}
+        with subprocess.Popen([*command, f"--junitxml={xml}"], **options) as done:
+            _follow(report, done.stdout or ())
         cases = list(ElementTree.parse(xml).getroot().iter("testcase")) if xml.exists() else []
     failed = {}
     for case in cases:
@@ -139,6 +145,22 @@ def _tests(report: Report, scale: Scale, files: Any, kernels: str) -> None:
     report.add("failed", failed)
     if done.returncode not in (0, 1):
         report.add("error", f"pytest ended with {done.returncode}")
+
+
+def _follow(report: Report, lines: Iterable[str]) -> None:
+    """Report how tests of pytest's verbose output ended, now and then: where time runs out, that is what there is."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        match = OUTCOME.search(line)
+        if match is None:
+            print(line, end="", flush=True)
+            continue
+        outcome = match[1]
+        counts[outcome.lower()] += 1
+        if outcome in ("FAILED", "ERROR"):
+            report.add("failed so far", line.strip()[:300], outcome)
+        if sum(counts.values()) % 50 == 0:
+            report.add("so far", dict(counts))
 
 
 # --- NVIDIA's sanitizer -----------------------------------------------------------------------------------------------
@@ -170,7 +192,9 @@ def sanitizer(report: Report, scale: Scale) -> None:
         running = []
         for tool in TOOLS:
             log = Path(folder) / tool
-            command = [program, "--tool", tool, "--error-exitcode", str(FOUND), sys.executable, "-m", __spec__.name]
+            command = [program, "--tool", tool, "--error-exitcode", str(FOUND)]
+            command += ["--report-api-errors", "no"] if tool == "memcheck" else []
+            command += [sys.executable, "-m", __spec__.name]
             with log.open("w") as file:
                 process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
             running.append((tool, process, log))
@@ -190,11 +214,12 @@ def verdict(state: int | None, log: str) -> dict[str, Any]:
     lines = log.splitlines()
     summary = [line.strip("= ") for line in lines if "SUMMARY" in line]
     launches = [line for line in lines if line.startswith("launches: ")]
-    if state == 0 and launches and summary:
+    found = state == FOUND or any(int(n) for line in summary for n in re.findall(r"\d+", line))
+    if state == 0 and launches and summary and not found:
         return {"clean": True, "summary": summary[-1], "launches": int(launches[-1].split()[1])}
     if state is None:
         return {"clean": None, "summary": "stopped at its time limit", "log": lines[-10:]}
-    if state == FOUND or any("0 errors" not in line and " 0 hazards" not in line for line in summary):
+    if found:
         return {"clean": False, "summary": summary[-1] if summary else "", "log": lines[:80]}
     return {"clean": None, "summary": f"it did not run, exit status {state}", "log": lines[-20:]}
 

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -103,7 +104,8 @@ class Report:
         return found
 
 
-class Launch(NamedTuple):
+@dataclass(frozen=True)
+class Launch:
     """A launch of one of our kernels. Calling it launches the kernel again, with nothing else done on the host."""
 
     kernel: Any

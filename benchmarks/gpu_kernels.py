@@ -178,9 +178,8 @@ def cases(dtype: str, rows: int, columns: int) -> Iterator[Case]:
     yield from _losses(case, (rows, columns))
     yield from _lists(case, dtype, (rows * columns,))
     if dtype in ("float64", "float32"):
-        options = {"ignore_index": 1}
         arrays = [Array((4100, 3), uniform(0, 1)), Array((4100,), _classes(3), "int32")]
-        body = _run("cross_entropy_slope", 1.0, **options)
+        body = _run("cross_entropy_slope", 1.0, ignore_index=1)
         yield case("cross_entropy_slope, many rows", arrays=arrays, body=body, grows=False)
     if dtype == "float64":
         yield case("advance", arrays=[Array((1,), _classes(9), "uint64")], body=_advanced, grows=False)
@@ -245,7 +244,8 @@ def _losses(case: Any, shape: tuple[int, int]) -> Iterator[Case]:
     for loss in LOSSES:
         logistic, classes = loss == "logistic_loss", loss.startswith("binary")
         y = Array(shape, _signs if logistic else uniform(0, 1) if classes else _normal)
-        for which, params in [("", {}), *([(", weighted", {"pos_weight": 2.5})] if classes else [])]:
+        variants: dict[str, dict[str, Any]] = {"": {}} | ({", weighted": {"pos_weight": 2.5}} if classes else {})
+        for which, params in variants.items():
             yield case(f"{loss}{which}", arrays=[Array(shape, _normal), y], body=_run(loss, **params))
             slope = _run(f"{loss}_slope", 1.0, **params)
             yield case(f"{loss}_slope{which}", arrays=[Array(shape, _normal), y], body=slope)
