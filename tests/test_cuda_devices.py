@@ -39,3 +39,18 @@ def test_transforms_and_walks_of_the_second_device():
         (gradient,) = pb.vjp(lambda v: pb.sum(pb.gelu(v) * pb.tanh(v)), x)[1](1.0)
         tangent = pb.jvp(lambda v: pb.gelu(v) * 2.0, (x,), (x,))[1]
         assert gradient.device == tangent.device == "cuda:1"
+
+
+def test_the_cotangent_of_a_sum_costs_the_slope_of_an_activation_one_copy():
+    """It is a view without strides, which no kernel reads."""
+    expected = pb.grad(lambda v: pb.sum(pb.gelu(v)))(np.linspace(-2, 2, 12).reshape(3, 4)).numpy()
+    with stand_in_cupy.device():
+        x = pb.tensor(np.linspace(-2, 2, 12).reshape(3, 4), device="cuda", requires_grad=True)
+        loss = pb.sum(pb.gelu(x))
+        with stand_in_cupy.watched() as work:
+            loss.backward()
+        found = x.grad.numpy()
+    assert [w.name.partition("<")[0] for w in work if w.is_launch or w.kind == "copy"][-2:] == [
+        "ascontiguousarray", "pullback::map",
+    ]  # fmt: skip
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -12,7 +12,7 @@ from ...shapes import Axis, normalize_axes
 from .elementwise import rounded
 from .fused import FUSED, fused
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
-from .rows import FLOATS, taken, wide
+from .rows import FLOATS, gapless, taken, wide
 from .scalars import Scalar, activations, scalars
 
 __all__ = ["bias_slope", "expressions", "geometry", "sum"]
@@ -58,6 +58,7 @@ for _scalar in activations():
 @fused
 def bias_slope(plain: Callable[..., Any], g: Any, value: Any, bias: Any, activation: str) -> Any:
     """The op `bias_slope`: the cotangents of z and bias in `activation(z + bias)`, in one launch."""
+    g = gapless(g, value)
     fits = f"linear_{activation}" in FUSED and taken(g, value, bias)
     if not fits or g.ndim == 0 or g.shape != value.shape or g.shape[-1:] != bias.shape:
         return plain(g, value, bias, activation)

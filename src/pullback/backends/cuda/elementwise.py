@@ -12,7 +12,7 @@ import numpy as np
 from ..registry import canonical_dtype
 from .fused import FUSED, fused
 from .launching import THREADS, Kernel, blocks_for, ctype, kernel
-from .rows import FLOATS, taken, wide
+from .rows import FLOATS, gapless, taken, wide
 from .scalars import Scalar, activations, scalars
 
 __all__ = ["Call", "astype", "expressions", "rounded"]
@@ -117,6 +117,7 @@ def _fuse_slope(scalar: Scalar) -> None:
     call = Call(scalar, "slope")
 
     def slope(plain: Callable[..., Any], g: Any, kept: Any, *given: Any, **named: Any) -> Any:
+        g = gapless(g, kept)
         fits = taken(g, kept) and g.shape == kept.shape
         read = call.read(plain, g.dtype, given, named) if fits else None
         if read is None:

@@ -13,7 +13,7 @@ from .fused import fused
 from .launching import THREADS, Kernel, blocks_for, ctype, kernel
 
 __all__ = [
-    "FLOATS", "blocks_of_rows", "expressions", "last_axes", "log_softmax", "log_softmax_slope", "softmax",
+    "FLOATS", "blocks_of_rows", "expressions", "gapless", "last_axes", "log_softmax", "log_softmax_slope", "softmax",
     "softmax_slope", "taken", "team", "too_few", "wide", "width",
 ]  # fmt: skip
 
@@ -29,6 +29,16 @@ def taken(*arrays: Any) -> bool:
     return getattr(dtype, "name", None) in FLOATS and all(
         isinstance(array, cupy.ndarray) and array.dtype == dtype and array.flags.c_contiguous for array in arrays
     )
+
+
+def gapless(g: Any, kept: Any) -> Any:
+    """`g` itself, or a copy without gaps if kernels take `kept` beside it: the cotangent that `sum` gives is a view.
+
+    The copy is one launch; the plain formula would be several.
+    """
+    if isinstance(g, cupy.ndarray) and not g.flags.c_contiguous and taken(kept) and g.dtype == kept.dtype:
+        return cupy.ascontiguousarray(g)
+    return g
 
 
 def last_axes(axis: Axis, ndim: int) -> int:
