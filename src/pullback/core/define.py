@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from .doors import door
-from .op import OPS, Array, Arrays, Op, Rule, Sample
+from .op import OPS, Array, Arrays, Op, Rule, Sample, named, names_of
 from .tensor import Tensor
 
 __all__ = ["Array", "Arrays", "Sample", "all_samples", "composite", "elementwise", "op"]
@@ -155,7 +155,7 @@ def _publish(made: Op, call: Any) -> Any:
 
 def _slope(forward: Any, rule: Any, standard: bool) -> Rule:
     """Publish the rule of `forward` as the op `<name>_slope`, and give the rule that calls it."""
-    arguments, (_, g, value, *params) = signature(forward).parameters, signature(rule).parameters
+    arguments, (_, g, value, *params) = signature(forward).parameters, names_of(rule)
     name = f"{forward.__name__}_slope"
     defaults = tuple(arguments[n].default for n in params)
     body = FunctionType(rule.__code__, rule.__globals__, name, defaults, rule.__closure__)
@@ -175,8 +175,8 @@ def _slope(forward: Any, rule: Any, standard: bool) -> Rule:
     def fused(xp: Any, *values: Any) -> Any:
         return getattr(xp, name)(*values)
 
-    fused.__signature__, fused.op = signature(rule), name  # type: ignore[attr-defined]
-    return fused
+    fused.op = name  # type: ignore[attr-defined]
+    return named(fused, names_of(rule))
 
 
 def _linear_push(forward: Any) -> Rule:
@@ -187,9 +187,7 @@ def _linear_push(forward: Any) -> Rule:
     def push(xp: Any, t: Any, *params: Any) -> Any:
         return getattr(xp, name)(t, **dict(zip(names, params, strict=True)))
 
-    kind = Parameter.POSITIONAL_OR_KEYWORD
-    push.__signature__ = Signature([Parameter(n, kind) for n in ("xp", "t", *names)])  # type: ignore[attr-defined]
-    return push
+    return named(push, ["xp", "t", *names])
 
 
 def _elementwise_samples(arity: int, domain: Any, rng: Any) -> Iterator[Sample]:

@@ -23,12 +23,26 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ..backends import BACKENDS, Backend
 from ..errors import ArgumentError
 
-__all__ = ["ARRAYS", "MISSING", "OPS", "TENSORS", "Array", "ArrayOps", "Arrays", "Op", "Rule", "Sample", "TensorOps"]
+__all__ = [
+    "ARRAYS",
+    "MISSING",
+    "OPS",
+    "TENSORS",
+    "Array",
+    "ArrayOps",
+    "Arrays",
+    "Op",
+    "Rule",
+    "Sample",
+    "TensorOps",
+    "named",
+    "names_of",
+]
 
 Rule = Callable[..., Any]
 BoundRule = Callable[[Any, Any, int, tuple[Any, ...]], Any]
 MISSING: Any = Parameter.empty
-_ENVIRONMENT = ("xp", "g", "i")
+_ENVIRONMENT = {"xp", "g", "t", "i"}
 
 if TYPE_CHECKING:
     Array: TypeAlias = Any
@@ -93,9 +107,9 @@ class Op:
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
         self.first, self.promotes = first, promotes or kind == "elementwise"
         self.bodies = _Bodies(self)
-        named = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
-        kind_of_result: Any = namedtuple(f"{self.name}_result", outputs) if named else None
-        self.gather: Callable[..., Any] = kind_of_result._make if named else tuple
+        fixed = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
+        kind_of_result: Any = namedtuple(f"{self.name}_result", outputs) if fixed else None
+        self.gather: Callable[..., Any] = kind_of_result._make if fixed else tuple
         self.call: Callable[..., Any] = forward
         arguments = list(signature(forward).parameters.values())[1:]
         self.arguments = arguments
@@ -115,26 +129,32 @@ class Op:
 
     def _lay_out(self) -> None:
         """Fix which values an equation keeps, in which order, and how each rule picks its own."""
-        known: list[Any] = [None, *self.inputs, "out", *self.params, "kept"]
-        self._places = {name: (place, "") for place, name in enumerate(known)}
-        for name in (*self.inputs, "out"):
-            for what in ("shape", "dtype"):
-                self._places[f"{name}_{what}"] = (known.index(name), what)
         wants = [
-            [*(_names(self.first) if rule else ()), *_names(rule), *_names(push)]
+            {*(names_of(self.first) if rule else ()), *names_of(rule), *names_of(push)}
             for rule, push in zip(self.rules, self.pushes, strict=True)
         ]
-        used = {name for want in wants for name in want} - {*_ENVIRONMENT, "t"}
-        unknown = used - self._places.keys()
+        used = set().union(*wants) - _ENVIRONMENT
+        self._places = {name: self._place(name) for name in used}
+        unknown = [name for name, (place, _) in self._places.items() if not place]
         if unknown:
             raise ArgumentError(f"op {self.name}: a rule names {', '.join(sorted(unknown))}, which is no value of it")
-        self.saves = [name for name in self._places if name in used]
-        self.extras = any(self._places[name][0] > known.index("out") for name in self.saves)
+        self.saves = sorted(used, key=self._places.__getitem__)
+        self.extras = any(place > len(self.inputs) + 1 for place, _ in self._places.values())
         self._users = {name: [i for i, want in enumerate(wants) if name in want] for name in self.saves}
         kind = _Every if self.sequence else tuple
         self.bound_first = _bind(self.first, self.saves) if self.first else None
-        self.bound_rules = kind(_bind(rule, self.saves) if rule else None for rule in self.rules)
-        self.bound_pushes = kind(_bind(push, self.saves) if push else None for push in self.pushes)
+        self.bound_rules = kind([_bind(rule, self.saves) if rule else None for rule in self.rules])
+        self.bound_pushes = self.bound_rules
+        if self.pushes != self.rules:
+            self.bound_pushes = kind([_bind(push, self.saves) if push else None for push in self.pushes])
+
+    def _place(self, name: str) -> tuple[int, str]:
+        """The place of a value among all (see `keeper`; 0: nowhere), and which fact of it is meant."""
+        known = ("", *self.inputs, "out", *self.params, "kept")
+        base, _, what = name.rpartition("_")
+        if what in ("shape", "dtype") and base in known[1 : len(self.inputs) + 2]:
+            return known.index(base), what
+        return (known.index(name), "") if name in known else (0, "")
 
     def keeper(self, tracked: Sequence[bool]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
         """A function from all values to those that the rules of tracked inputs name.
@@ -160,18 +180,23 @@ class Op:
         return f"<op {self.name}({', '.join((*self.inputs, *self.params))})>"
 
 
-def _names(rule: Rule | None) -> list[str]:
-    """The argument names of a rule; `inspect.signature` would take a third of the time of `import pullback`."""
+def named(rule: Any, names: Sequence[str]) -> Any:
+    """`rule` with `names` for its arguments, where its own code does not say them."""
+    rule.names = names
+    return rule
+
+
+def names_of(rule: Any) -> Sequence[str]:
+    """The argument names of a rule (of None, none); `inspect.signature` would take a third of `import pullback`."""
     if rule is None:
-        return []
-    if hasattr(rule, "__signature__") or not hasattr(rule, "__code__"):
-        return list(signature(rule).parameters)
-    return list(rule.__code__.co_varnames[: rule.__code__.co_argcount])
+        return ()
+    given: Sequence[str] | None = getattr(rule, "names", None)
+    return given or rule.__code__.co_varnames[: rule.__code__.co_argcount]
 
 
 def _bind(rule: Rule, saves: list[str]) -> BoundRule:
     """`rule` as a function of (xp, g, i, saved); `t` is another word for `g`. The common forms are spelled out."""
-    names = ["g" if name == "t" else name for name in _names(rule)]
+    names = ["g" if name == "t" else name for name in names_of(rule)]
     places = [saves.index(name) for name in names if name not in _ENVIRONMENT]
     form = [name if name in _ENVIRONMENT else "v" for name in names]
     a, b = (*places, 0, 0)[:2]
@@ -191,7 +216,7 @@ def _bind(rule: Rule, saves: list[str]) -> BoundRule:
             return lambda xp, g, i, saved: rule(xp, g)
         case ["xp", "g", "v", "v"]:
             return lambda xp, g, i, saved: rule(xp, g, saved[a], saved[b])
-    all_names = (*_ENVIRONMENT, *saves)
+    all_names = ("xp", "g", "i", *saves)
     pick = itemgetter(*[all_names.index(name) for name in names])
     return lambda xp, g, i, saved: rule(*pick((xp, g, i, *saved)))
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..backends import canonical_dtype, is_floating
 from ..core.define import Array, Sample, composite, op
+from ..core.op import named, names_of
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DtypeError, NonFiniteError, RuleError, ShapeError
 
@@ -50,7 +51,7 @@ def _pointwise(*slopes: Any, samples: Any, fused: bool = False) -> Callable[[Bod
         first = list(signature(forward).parameters)[1]
 
         def rules(slope: Any) -> tuple[Any, Any]:
-            names = list(signature(slope).parameters)[2:]
+            names = names_of(slope)[2:]
 
             def pull(xp: Any, g: Any, reduction: str, shape: Any, *values: Any) -> Any:
                 return slope(xp, _share(g, reduction, shape), *values)
@@ -59,8 +60,8 @@ def _pointwise(*slopes: Any, samples: Any, fused: bool = False) -> Callable[[Bod
                 return _reduced(xp, slope(xp, t, *values), reduction)
 
             return (
-                _named(pull, ["xp", "g", "reduction", f"{first}_shape", *names]),
-                _named(push, ["xp", "t", "reduction", *names]),
+                named(pull, ["xp", "g", "reduction", f"{first}_shape", *names]),
+                named(push, ["xp", "t", "reduction", *names]),
             )
 
         both = [rules(slope) if slope else (None, None) for slope in slopes]
@@ -97,19 +98,13 @@ def _slope_op(forward: Any, slope: Any, samples: Any) -> Any:
     body.__doc__ = f"`g` times the derivative of `{forward.__name__}` by its first argument."
     body.__signature__ = form  # type: ignore[attr-defined]
     composite(samples=slope_samples)(body)
-    return _named(lambda xp, *values: getattr(xp, name)(*values), list(form.parameters))
+    return named(lambda xp, *values: getattr(xp, name)(*values), list(form.parameters))
 
 
 def _share(g: Any, reduction: str, shape: Any) -> Any:
     """The share of the cotangent of a loss that falls to each pair."""
     divisor = _divisor(reduction, shape or ())
     return g if divisor == 1 else g * (1.0 / divisor)  # 1e5 is more than float16 holds, and 1e-5 is not
-
-
-def _named(rule: Any, names: list[str]) -> Any:
-    """`rule` with `names` as the names of its arguments, which say what the tape keeps for it."""
-    rule.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])
-    return rule
 
 
 def _divisor(reduction: str, shape: tuple[int, ...]) -> int:
