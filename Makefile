@@ -5,7 +5,7 @@
 #   make lint     ruff and mypy
 #   make bench    speed and memory beside the peers that are installed
 #   make launches count what layers, losses and steps launch on a GPU, kernels off and on (no GPU is needed)
-#   make gpu      op suite and benchmarks on a CUDA device; writes benchmarks/results/
+#   make gpu      numbers, tests and speed of the kernels on a CUDA device; writes benchmarks/results/
 #   make clean    remove what the above made, but not runs/ and benchmarks/results/
 # Set-up is done again only when pyproject.toml changes. PYTHON=... names another interpreter, EXTRAS=... more extras.
 

@@ -59,9 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part (may be repeated)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result")
-    parser.add_argument("--dry-run", action="store_true", help="few numbers, in this process, on whatever `cupy` is")
+    parser.add_argument("--dry-run", action="store_true", help="few numbers, on the stand-in for CuPy of the tests")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # of a part's own process
     options = parser.parse_args(arguments)
+    if options.dry_run:
+        sys.path.insert(0, str(ROOT / "tests"))
+        with importlib.import_module("stand_in_cupy").device():
+            return _run(options)
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         device = backend_for("cuda").devices()["cuda:0"]
     except DeviceError as error:

@@ -2,9 +2,11 @@
 
 import importlib
 import json
+import operator
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import emulator
@@ -115,7 +117,7 @@ def test_kernels_that_are_only_noted_do_not_run(load, cuda):
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_fills_the_report(load, cuda, tmp_path, monkeypatch, capsys):
+def test_a_dry_run_fills_the_report(load, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PULLBACK_CACHE_DIR", str(tmp_path / "cache"))
     parts = ["compilation", "numbers", "bandwidth", "training steps", "launch overhead"]
     chosen = [f"--part={name}" for name in parts]
@@ -138,6 +140,20 @@ def test_a_dry_run_fills_the_report(load, cuda, tmp_path, monkeypatch, capsys):
     assert net["pullback"]["us per step"]["median"] > 0
     assert {"our kernel, launched again", "fused op, recorded", "fused op, recorded, plain formula"} < overhead.keys()
     assert "kernels, as a share of a copy" in capsys.readouterr().out
+
+
+def test_a_contender_that_dies_does_not_end_the_race(load, tmp_path, monkeypatch, capfd):
+    steps, device = load("gpu_steps"), load("gpu_device")
+    ours, dies = partial(steps.by_pullback, device="cpu"), operator.add  # of a problem and a str
+    monkeypatch.setattr(steps, "CONTENDERS", {"pullback": ours, "pullback, dying": dies, "no_such_library": dies})
+    report, scale = device.Report(tmp_path / "found"), device.FULL._replace(rounds=2, turn=1e-3)
+    times = steps._race(report, "net", partial(steps.Problem, (3, 4, 2), 5), "float32", 2, scale)
+    assert list(times) == ["pullback"]
+    assert times["pullback"].shape == (2,)
+    found = device.Report.read(report.path)["net"]
+    assert found["no_such_library"] == "not installed"
+    assert found["pullback, dying"].startswith("did not run")
+    assert "TypeError" in capfd.readouterr().err
 
 
 def test_kernels_are_switched_for_the_length_of_a_block(load, cuda):
