@@ -36,6 +36,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "logistic_loss": (X, SIGNS),
     "keyed_dropout": (X, 0.3, 7, 2),
     "keyed_dropout of a tail": (X[:5, :3].copy(), 0.3, 7, 2),
+    "keyed_dropout of several blocks": (np.ones(5000, np.float32), 0.3, 7, 2),
 }
 
 
