@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -169,6 +170,21 @@ def test_threads_that_share_a_generator_get_different_numbers():
     with ThreadPoolExecutor(4) as pool:
         draws = list(pool.map(lambda _: g.integers(2**60, shape=50).tolist(), range(40)))
     assert len({number for draw in draws for number in draw}) == 2000
+
+
+def test_first_draws_of_threads_from_a_generator_without_a_seed_are_of_one_stream():
+    for _ in range(20):
+        g, start = Generator(), Barrier(4)
+
+        def draw(_: int, g: Generator = g, start: Barrier = start) -> list[int]:
+            start.wait()
+            return g.integers(2**60, shape=4).tolist()
+
+        with ThreadPoolExecutor(4) as pool:
+            draws = list(pool.map(draw, range(4)))
+        assert len({number for draw in draws for number in draw}) == 16
+        assert g.get_state()["position"] == 4
+        assert g.spawn(1)[0].get_state()["key"] != g.get_state()["key"] != Generator().get_state()["key"]
 
 
 def test_draws_of_no_numbers_are_empty():
