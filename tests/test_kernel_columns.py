@@ -153,6 +153,22 @@ def test_slope_and_bias_gradient_are_one_launch(scalar, dtype):
         assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("dtype", CTYPES)
+def test_each_array_alone_may_begin_where_no_16_bytes_can_be_moved(dtype):
+    silu, shape = scalars()["silu"], (7, 16)
+    slope, value = (kernels(dtype)[expression(name, silu, dtype)] for name in ("bias_slope", "bias_map"))
+    g, z, bias = drawn(3, dtype, *shape), drawn(1, dtype, *shape), drawn(2, dtype, shape[1])
+    found = set()
+    for offsets in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]:
+        dz, out = (placed(np.zeros(shape, DTYPES[dtype]), offsets[0]) for _ in range(2))
+        dbias = np.zeros(shape[1], DTYPES[dtype])
+        inputs = [placed(array, offset) for array, offset in zip((g, z, bias), offsets[1:], strict=True)]
+        summing(slope, [dz, dbias], shape, inputs, split=1)
+        value(1, 32, out, np.int64(shape[0]), np.int64(shape[1]), *inputs[1:])
+        found.add(dz.tobytes() + dbias.tobytes() + out.tobytes())
+    assert len(found) == 1
+
+
 def test_nothing_is_read_or_written_out_of_bounds_and_no_thread_races():
     """Every loop in every type once, memory, races and initialisation watched."""
     silu, tanh = scalars()["silu"], scalars()["tanh"]
