@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from itertools import cycle, zip_longest
@@ -18,6 +18,8 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 from xml.etree import ElementTree
+
+import numpy as np
 
 from . import gpu_kernels
 from .gpu_device import TINY, Report, Scale, backend, watched
@@ -70,32 +72,49 @@ def _compile(what: tuple[str, str, int]) -> str:
 
 def numbers(report: Report, scale: Scale) -> None:
     """Every kernel beside float64 on the CPU: the largest error, relative to the largest number of the result."""
-    worst, wrong, launched = dict.fromkeys(scale.types, 0.0), [], set()
+    wrong: list[str] = []
+    launched: set[str] = set()
     for dtype in scale.types:
-        for case in gpu_kernels.small(dtype):
-            arrays = [gpu_kernels.given(array, dtype) for array in case.arrays]
-            before = [array.get() for array in arrays]
-            name = f"{case.name}, {dtype}"
+        worst = 0.0
+        for case, (rows, columns) in [(case, s) for s in scale.shapes for case in gpu_kernels.small(dtype, s)]:
+            name = f"{case.name}, {dtype}, {rows} x {columns}"
             try:
-                with watched() as launches:
-                    results = case.body(backend(), arrays)
-                error, holds = gpu_kernels.compare(case, before, results)
+                error, holds, kernels = _compared(case)
             except Exception as failure:  # the others are still of use
                 report.add("failed", name, f"{type(failure).__name__}: {failure}"[:1000])
                 wrong.append(name)
                 backend().synchronize()  # raises, and ends this part, where the device can do no more
                 continue
-            kernels = sorted({launch.kernel.expression for launch in launches})
-            report.add("errors", name, {"error": float(f"{error:.2e}"), "kernels": kernels})
-            worst[dtype] = max(worst[dtype], error)
-            launched |= set(kernels)
+            report.add("errors", name, {"error": float(f"{error:.2e}"), "kernels": sorted(kernels)})
+            worst = max(worst, error)
+            launched |= kernels
             if not holds or not kernels:
                 wrong.append(name)
-        report.add("worst", dtype, float(f"{worst[dtype]:.2e}"))
+        report.add("worst", dtype, float(f"{worst:.2e}"))
     report.add("kernels that ran", len(launched))
     if set(scale.types) == gpu_kernels.LIMITS.keys():
         report.add("kernels that did not run", sorted(gpu_kernels.listed().keys() - launched))
     report.add("wrong", wrong)
+
+
+def _compared(case: gpu_kernels.Case) -> tuple[float, bool, set[str]]:
+    """The largest error of a call, whether all are within the limit, and the kernels that it launched."""
+    arrays = [gpu_kernels.given(array, case.dtype) for array in case.arrays]
+    before = [array.get() for array in arrays]
+    _poison(arrays)
+    with watched() as launches:
+        results = case.body(backend(), arrays)
+    error, holds = gpu_kernels.compare(case, before, results)
+    return error, holds, {launch.kernel.expression for launch in launches}
+
+
+def _poison(like: Sequence[Any]) -> None:
+    """Leave NaN in memory that the next arrays of such sizes are made of: a number that no kernel writes shows."""
+    import cupy
+
+    for size in {array.nbytes for array in like}:
+        taken = [cupy.full(size, 0xFF, np.uint8) for _ in range(4)]
+        del taken
 
 
 # --- tests ------------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Scale(NamedTuple):
         calls: In one round of launch overhead.
         turn: Seconds of a contender's turn in the races of training steps.
         nets: By name.
+        shapes: Rows and columns of what numbers are compared on.
         types: In which kernels run.
         jobs: Processes that compile and test side by side.
         seconds: A sanitizer's limit.
@@ -46,6 +47,7 @@ class Scale(NamedTuple):
     calls: int
     turn: float
     nets: dict[str, Net]
+    shapes: tuple[tuple[int, int], ...] = ((37, 72), (515, 264))  # a few blocks, and more than run at once
     types: tuple[str, ...] = ("float32", "bfloat16", "float16", "float64")
     jobs: int = min(os.cpu_count() or 1, 16)
     seconds: float = 90.0
@@ -73,6 +75,7 @@ TINY = FULL._replace(
     jobs=1,
     seconds=9.0,
     nets={"4-8-3, batch 5": ((4, 8, 3), 5, 2)},
+    shapes=((37, 72),),
     types=("float32",),
 )
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 import pullback as pb
-from pullback.backends import canonical_dtype
 from pullback.core.op import ARRAYS
 
 from . import gpu_kernels
@@ -99,7 +98,7 @@ def bandwidth(report: Report, scale: Scale) -> None:
         for dtype in scale.types:
             cupy.get_default_memory_pool().free_all_blocks()
             copied = _copied(clock, size, dtype, scale.rounds)
-            report.add("copy", dtype, str(size), spread(copied))
+            report.add("copy, GB/s", dtype, str(size), spread(copied))
             shares = []
             for case in gpu_kernels.cases(dtype, max(1, size // scale.row), scale.row):
                 if not case.grows:
@@ -121,6 +120,9 @@ def bandwidth(report: Report, scale: Scale) -> None:
                     row["rounds that waited for the host"] = clock.waited
                 report.add("kernels", expression, case.name, str(size), row)
                 shares.append(share)
+            report.add(
+                "copy after the kernels, GB/s", dtype, str(size), spread(_copied(clock, size, dtype, scale.rounds))
+            )
             low, middle, high = np.quantile(shares, (0.0, 0.5, 1.0))
             rows[f"{dtype}, {size}"] = {
                 "copy, GB/s": spread(copied, 1), "least": float(low), "median": float(middle), "most": float(high),
@@ -132,7 +134,8 @@ def _copied(clock: Clock, size: int, dtype: str, rounds: int) -> np.ndarray:
     """GB/s of a copy from one array into another, read and written."""
     import cupy
 
-    source, target = (cupy.zeros(size, canonical_dtype(dtype)) for _ in range(2))
+    source = gpu_kernels.given(gpu_kernels.Array((size,), gpu_kernels.uniform(0, 1)), dtype)
+    target = cupy.empty_like(source)
     return 2 * source.nbytes / clock.seconds(lambda: cupy.copyto(target, source), rounds) / 1e9
 
 
