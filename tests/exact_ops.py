@@ -1,6 +1,5 @@
 """Ops and their rules as the op table has them, in long double: what kernels are measured against."""
 
-import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +10,7 @@ import scipy.special
 from pullback.backends.base import Namespace
 from pullback.backends.cuda.scalars import Scalar
 from pullback.backends.numpy_backend import NumpyBackend
+from pullback.core import op as op_module
 from pullback.core.op import OPS, ArrayOps, Op
 
 EXACT = np.longdouble
@@ -50,7 +50,7 @@ def op_of(scalar: Scalar) -> Op:
 
 def names_of(rule: Any) -> tuple[str, ...]:
     """The arguments of a rule without the namespace."""
-    return tuple(name for name in inspect.signature(rule).parameters if name != "xp")
+    return tuple(name for name in op_module.names_of(rule) if name != "xp")
 
 
 def rule_of(scalar: Scalar, function: str) -> Any:
@@ -69,7 +69,7 @@ def exact(scalar: Scalar, function: str, *given: Any) -> np.ndarray:
         if function == "value":
             return np.asarray(op.forward(_BACKEND.xp, *[values[a.name] for a in op.arguments]))
         rule = rule_of(scalar, function)
-        before = [_OPS] if "xp" in inspect.signature(rule).parameters else []
+        before = [_OPS] if "xp" in op_module.names_of(rule) else []
         return np.asarray(rule(*before, *[values[name] for name in names_of(rule)]))
 
 

@@ -379,7 +379,9 @@ NOTHING = {
 def test_every_op_of_these_files_is_tried_on_nothing():
     files = {*FILES, "softmax"}
     assert {
-        n for n, op in OPS.items() if op.forward.__module__.rpartition(".")[2] in files and op.differentiable
+        n
+        for n, op in OPS.items()
+        if op.forward.__module__.rpartition(".")[2] in files and op.differentiable and not n.endswith("_slope")
     } == set(NOTHING)
 
 
