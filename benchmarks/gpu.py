@@ -30,6 +30,7 @@ from .gpu_device import FULL, TINY, Report
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = 570.0  # seconds
+LINE = 200  # characters
 LIBRARIES = r"(pullback|numpy|cupy.*|torch|jax|jaxlib|ml[-_]dtypes|nvidia-(cublas|cuda-runtime|cuda-nvrtc).*)"
 
 
@@ -157,9 +158,16 @@ def wrong(found: dict[str, Any]) -> bool:
 
 
 def compact(result: dict[str, Any]) -> str:
-    """JSON with a line for each innermost object or list."""
+    """JSON with a line for each innermost object or list that is short enough."""
+
+    def joined(match: re.Match[str]) -> str:
+        line = re.sub(r"\n\s*", " ", match[0])
+        return line if len(line) < LINE else match[0]
+
     text = json.dumps(result, indent=1)
-    return re.sub(r"\{[^{}\[\]]*\}|\[[^{}\[\]]*\]", lambda match: re.sub(r"\n\s*", " ", match[0]), text) + "\n"
+    for inner in (r"\[[^{}\[\]]*\]", r"\{[^{}]*\}"):
+        text = re.sub(inner, joined, text)
+    return text + "\n"
 
 
 def _versions() -> dict[str, Any]:

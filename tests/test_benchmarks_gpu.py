@@ -257,10 +257,11 @@ def test_what_is_wrong_is_told_from_what_is_not(load):
 
 
 def test_the_result_is_json_with_a_line_for_each_inner_object(load):
-    result = {"a": {"b": {"c": 1, "d": [1, 2]}, "e": {"f": "x{ y\n"}}}
+    result = {"a": {"b": {"c": 1, "d": [1, 2]}, "e": {"f": "x{ y\n"}, "long": {str(n): n for n in range(99)}}}
     text = load("gpu").compact(result)
     assert json.loads(text) == result
-    assert '"d": [ 1, 2 ]' in text
+    assert '  "b": { "c": 1, "d": [ 1, 2 ] },\n' in text
+    assert max(map(len, text.splitlines())) < 200
 
 
 # --- the sanitizer ----------------------------------------------------------------------------------------------------
