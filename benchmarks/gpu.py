@@ -59,10 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run all of it; the exit status is 0 only when every part ended well and found nothing wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part (may be repeated)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result")
+    results = ROOT / "benchmarks" / "results"
+    parser.add_argument("--out", type=Path, help="folder of the result: benchmarks/results, or of a dry run a new one")
     parser.add_argument("--dry-run", action="store_true", help="few numbers, on the stand-in for CuPy of the tests")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # of a part's own process
     options = parser.parse_args(arguments)
+    options.out = options.out or (Path(tempfile.mkdtemp()) if options.dry_run else results)
     if options.dry_run:
         sys.path.insert(0, str(ROOT / "tests"))
         with importlib.import_module("stand_in_cupy").device():
