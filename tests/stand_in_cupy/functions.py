@@ -1,7 +1,10 @@
 """The functions of `cupy`, its `linalg` and `fft`, and `cupyx`: NumPy's and SciPy's on device arrays."""
 
+import ast
 from collections.abc import Callable
 from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,10 +17,36 @@ from .log import Operation
 USED: set[str] = set()  # functions that were called, as "linalg.svd"; a test looks them up in CuPy
 
 
+def names_of_cupy(folder: str) -> set[str]:
+    """The names that a package of the real CuPy imports or defines, read and not run; none where it is not installed.
+
+    What CuPy lacks the stand-in must lack: array_api_compat has its own `vecdot` because of that.
+    """
+    spec = find_spec("cupy")
+    if spec is None or spec.origin is None:
+        return set()
+    text = (Path(spec.origin).parent / folder / "__init__.py").read_text(encoding="utf-8")
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+KNOWN = {folder: names_of_cupy(folder) for folder in ("", "linalg", "fft")}  # before the stand-in is called `cupy`
+
+
 def functions_of(module: ModuleType, prefix: str = "") -> dict[str, Any]:
-    """What is public in a module of NumPy, its functions on device arrays."""
+    """What is public in a module of NumPy, and in CuPy's where that is installed; its functions on device arrays."""
     found = {}
+    known = KNOWN[prefix.rstrip(".")]
     for name in module.__all__:
+        if known and name not in known:
+            continue
         value = getattr(module, name)
         is_function = callable(value) and not isinstance(value, type)
         found[name] = on_device(value, prefix + name) if is_function else value
