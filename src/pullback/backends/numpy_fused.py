@@ -20,6 +20,7 @@ _largest: Any = np.maximum.reduce
 _FLOAT32, _FLOAT64 = np.dtype("f4"), np.dtype("f8")
 _ZEROS = {np.dtype(f"f{size}"): np.zeros((), f"f{size}") for size in (4, 8)}
 _INTEGERS = {np.dtype(f"f{size}"): np.dtype(f"i{size}") for size in (4, 8)}
+_SMALL = 1 << 12  # numbers for which a new buffer costs less than a keyword
 _UNSIGNED = {
     np.dtype(f"{kind}{size}"): np.dtype(f"u{size}") for kind in "iu" for size in (1, 2, 4, 8) if kind == "i" or size < 8
 }
@@ -80,7 +81,7 @@ def linear_relu(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
     except ValueError:
         return plain(x, w, b)
     y += b
-    return np.maximum(y, _ZEROS[dtype], out=y)
+    return np.maximum(y, _ZEROS[dtype]) if y.size < _SMALL else np.maximum(y, _ZEROS[dtype], out=y)
 
 
 def bias_slope(plain: Plain, g: Any, value: Any, bias: Any, activation: str) -> Any:

@@ -361,23 +361,25 @@ def _recorder(op: Op) -> Callable[..., Any]:
     """What writes a call of `op` on the tape and wraps its value; the bits of `tracked` say which inputs are."""
     keepers: dict[int, Any] = {}
     always = any(rule and not push for rule, push in zip(op.rules, op.pushes, strict=True))
-    converts = "dtype" in op.params
+    converts, kept, extras, sequence = "dtype" in op.params, op.kept, op.extras, op.sequence
+    by_dtype = not (always or op.outputs or sequence or op.kind == "elementwise")  # the shape is the rule's affair
 
     def record(
         on: Any, nodes: Sequence[Any], tracked: int, arrays: Sequence[Any], value: Any, params: Sequence[Any]
     ) -> Any:
-        data, side = value if op.kept else (value, None)
+        data, side = value if kept else (value, None)
         if converts and not is_floating(data.dtype):  # steps have no slope
             return _constant(op, value)
         keep = keepers.get(tracked)
         if keep is None:
             keep = keepers[tracked] = op.keeper([bool(tracked >> i & 1) for i in range(len(op.inputs))])
-        values = (None, arrays, data) if op.sequence else (None, *arrays, data)
-        if op.extras:
+        values = (None, arrays, data) if sequence else (None, *arrays, data)
+        if extras:
             values = (*values, *params, side)
         e = new(Equation)
         e.seq, e.op, e.parents, e.saved = tick(), op, nodes, keep(values)
-        e.fit = fit_of(op, nodes, arrays, data, always)
+        fits = by_dtype and tracked == 1 and arrays[0].dtype is data.dtype
+        e.fit = None if fits else fit_of(op, nodes, arrays, data, always)
         if on is not True:
             on(e, data)
         if op.outputs:
