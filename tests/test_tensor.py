@@ -1,6 +1,7 @@
 """Tensor: what it is made of, what Python asks of it, its operators and its indices."""
 
 import operator
+import pickle
 
 import numpy as np
 import pytest
@@ -410,3 +411,14 @@ def test_a_leaf_is_written_at_an_index_only_without_recording():
         x[0] = 5.0
     assert x.tolist() == [5.0, 2.0, 3.0]
     assert x.is_leaf
+
+
+def test_an_array_that_was_pickled_has_the_dtype_that_all_have():
+    """Pickle makes a dtype of its own, which is equal and not identical; fast paths compare by identity."""
+    for dtype in ("float32", "float64", "int64", "bool", "float16"):
+        array = pickle.loads(pickle.dumps(np.ones((2, 3), dtype)))
+        assert array.dtype is not np.dtype(dtype)
+        for x in (pb.tensor(array), pb.asarray(array), pb.add(array, array) if dtype != "bool" else pb.asarray(array)):
+            assert x.dtype is np.dtype(dtype)
+    swapped = np.arange(3, dtype=">f4")
+    np.testing.assert_array_equal(pb.asarray(swapped).numpy(), [0, 1, 2])

@@ -115,6 +115,8 @@ def canonical_dtype(dtype: Any) -> np.dtype:
             raise DtypeError(f"{dtype!r} is not a dtype; use a name such as 'float32' or 'int64'") from None
     if found.kind not in "biuf" and found.name != "bfloat16":
         raise DtypeError(f"{found} is not supported: tensors hold real numbers, integers and booleans")
+    if found.isnative:
+        found = np.dtype(found.type)  # the one object of its kind; a dtype that was pickled is another
     return _canonical.setdefault(dtype, found)
 
 

@@ -375,8 +375,10 @@ def as_array(value: TensorLike, backend: Any = None) -> Any:
             raise DeviceError(
                 f"an array on {owner.device_of(array)} where {backend.name} is needed; move it with .to()"
             )
-        canonical_dtype(array.dtype)
-        return array
+        dtype = canonical_dtype(array.dtype)
+        if array.dtype is dtype or array.dtype.__class__ is not dtype.__class__:
+            return array
+        return array.view(dtype)  # what was unpickled has a dtype of its own; fast paths know one object of each
     try:
         host = np.asarray(array)
     except (ValueError, TypeError) as error:
