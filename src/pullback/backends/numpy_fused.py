@@ -103,9 +103,10 @@ def cross_entropy(
     shape = logits.shape
     if label_smoothing or ignore_index is not None or class_weights is not None or reduction != "mean":
         return plain(logits, labels, label_smoothing, ignore_index, class_weights, reduction)
-    if len(shape) != 2 or logits.dtype not in _ZEROS or not logits.size or not _are_labels(labels, shape):
+    dtype = logits.dtype
+    if len(shape) != 2 or (dtype is not _FLOAT32 and dtype is not _FLOAT64) or not _are_labels(labels, shape):
         return plain(logits, labels)
-    rows, classes, dtype = shape[0], shape[1], logits.dtype
+    rows, classes = shape
     p = logits - _largest(logits, 1, None, None, True)
     losses = p.reshape(-1)[_counted(rows, classes) + labels]
     np.exp(p, p)
@@ -117,9 +118,10 @@ def cross_entropy(
 
 def _are_labels(labels: Any, shape: tuple[int, int]) -> bool:
     """Whether `labels` is a row of class numbers for logits of that shape."""
-    if labels.__class__ is not np.ndarray or labels.shape != shape[:1] or labels.dtype not in _UNSIGNED:
+    if labels.__class__ is not np.ndarray or labels.ndim != 1 or labels.size != shape[0] or not labels.size:
         return False
-    return bool(_largest(labels.view(_UNSIGNED[labels.dtype])) < shape[1])  # numbers below 0 are very large here
+    unsigned = _UNSIGNED.get(labels.dtype)
+    return unsigned is not None and bool(_largest(labels.view(unsigned)) < shape[1])  # below 0 is very large here
 
 
 def cross_entropy_slope(

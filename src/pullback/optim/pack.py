@@ -83,13 +83,14 @@ class Pack:
     def current(self) -> Any:
         """What `backward` left as the members' gradients, as `gathered` gives it.
 
-        None unless this pack is whole and every member has a gradient of its class, shape and dtype.
+        None unless this pack is whole and every member has a gradient of its shape and dtype. (It is where its leaf is:
+        a leaf that moves takes its gradient along, and then the pack is not whole.)
         """
         for x, leaf, array, part in self.owned:
             if x.data is not array or x.node is not leaf or leaf.stale:
                 return None
             g = leaf.grad
-            if g.shape != array.shape or g.dtype is not array.dtype or g.__class__ is not array.__class__:
+            if g.shape != array.shape or g.dtype is not array.dtype:
                 return None
             if part is not None:
                 part[...] = g
