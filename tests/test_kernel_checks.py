@@ -139,6 +139,8 @@ def test_a_checked_run_finds_nothing(name: str) -> None:
         wanted = norm_in_float64(arrays)
         np.testing.assert_allclose(norm(arrays, checked=True)[0], wanted, rtol=1e-6)
         assert nonfinite(arrays, checked=True) == 0
+        everywhere = [np.full_like(array, nan) for array in arrays]  # many threads, of several blocks, find one
+        assert nonfinite(everywhere, checked=True) == 1
         outs = [np.empty_like(array) for array in arrays]
         scale(list(zip(arrays, outs, strict=True)), 0.5, checked=True)
         assert all(np.array_equal(out, array * array.dtype.type(0.5)) for out, array in zip(outs, arrays, strict=True))
