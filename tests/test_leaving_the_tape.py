@@ -9,6 +9,7 @@ import pytest
 import pullback as pb
 from pullback.backends import BACKENDS, Backend, Namespace, register
 from pullback.backends.registry import _by_device
+from pullback.core.op import OPS
 from pullback.core.tape import Leaf
 
 
@@ -256,3 +257,12 @@ def test_a_copied_leaf_forgets_when_the_old_one_was_written():
 def test_a_recorded_tensor_is_not_copied_with_its_tape(clone):
     with pytest.raises(pb.errors.TapeError, match=r"call \.detach\(\) first"):
         clone(leaf([1.0]) * 2.0)
+
+
+def test_ops_and_layers_are_pickled_by_name():
+    ours = [op for op in OPS.values() if op.forward.__module__.startswith("pullback.ops")]
+    assert len(ours) > 200
+    assert [op.name for op in ours if pickle.loads(pickle.dumps(op.call)) is not op.call] == []
+    net = pb.nn.MLP((3, 4, 2), activation="gelu", generator=0)
+    x = np.linspace(-1, 1, 6).reshape(2, 3)
+    assert pickle.loads(pickle.dumps(net))(x).tolist() == copy.deepcopy(net)(x).tolist() == net(x).tolist()

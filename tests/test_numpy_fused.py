@@ -111,3 +111,18 @@ def test_the_common_case_is_not_left_to_the_plain_body():
     fused("bias_slope", refused)(hidden, hidden, b, "relu")
     _, probabilities = fused("cross_entropy", refused)(hidden, labels)
     fused("cross_entropy_slope", refused)(np.float32(1), probabilities, labels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), DTYPES, MATRIX)
+def test_sums_of_columns(data, dtype, shape):
+    with np.errstate(all="ignore"):
+        x = data.draw(numbers(dtype, shape))
+        same(quick("sum")(x, 0), plain("sum")(x, 0), 8 * float(np.finfo(dtype).eps))
+        same(quick("sum")(x.T, 0), plain("sum")(x.T, 0), 8 * float(np.finfo(dtype).eps))
+
+
+def test_sums_over_other_axes_and_of_other_arrays_are_left_to_the_plain_body():
+    for x in (np.arange(6).reshape(2, 3), np.ones((2, 3, 4)), np.ones(3), np.ones((128, 128), "f4")):
+        for options in ({}, {"axis": 0}, {"axis": (0,)}, {"axis": 0, "keepdims": True}):
+            same(pb.sum(x, **options).numpy(), x.sum(**options))

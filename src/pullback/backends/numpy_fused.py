@@ -32,6 +32,11 @@ def fused(name: str, plain: Plain) -> Plain:
     return plain if function is None else MethodType(function, plain)
 
 
+_ONES = {dtype: np.ones(_SMALL, dtype) for dtype in (_FLOAT32, _FLOAT64)}
+for _buffer in _ONES.values():
+    _buffer.flags.writeable = False
+
+
 @lru_cache(maxsize=16)
 def _counted(n: int, by: int) -> np.ndarray:
     """0, `by`, ... below `n * by`, not to be written."""
@@ -70,18 +75,31 @@ def linear(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
 
 
 def linear_relu(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
-    """The same with a bias, and the activation in the buffer of the sum."""
-    dtype = w.dtype
-    if x.ndim != 2 or w.ndim != 2 or x.dtype is not dtype or (dtype is not _FLOAT32 and dtype is not _FLOAT64):
+    """The same, and the activation in the buffer of the sum."""
+    y = linear(_nothing, x, w, b)
+    if y is None:
         return plain(x, w, b)
-    if b is None or b.shape != w.shape[1:] or b.dtype is not dtype:
-        return plain(x, w, b)
-    try:
-        y = x.dot(w)
-    except ValueError:
-        return plain(x, w, b)
-    y += b
-    return np.maximum(y, _ZEROS[dtype]) if y.size < _SMALL else np.maximum(y, _ZEROS[dtype], out=y)
+    zero = _ZEROS[y.dtype]
+    return np.maximum(y, zero) if y.size < _SMALL else np.maximum(y, zero, out=y)
+
+
+def _nothing(*args: Any) -> None:
+    """The plain body of a part of another function, which falls back as a whole."""
+
+
+def column_sums(plain: Plain, x: Any, axis: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Of a small matrix, as a product with ones: it starts sooner."""
+    if (
+        axis.__class__ is not int
+        or axis
+        or args
+        or kwargs
+        or x.ndim != 2
+        or x.dtype not in _ONES
+        or not 0 < x.size < _SMALL
+    ):
+        return plain(x, axis, *args, **kwargs)
+    return _ONES[x.dtype][: x.shape[0]].dot(x)
 
 
 def bias_slope(plain: Plain, g: Any, value: Any, bias: Any, activation: str) -> Any:
@@ -92,7 +110,7 @@ def bias_slope(plain: Plain, g: Any, value: Any, bias: Any, activation: str) -> 
     if dtype not in _ZEROS or g.dtype is not dtype or g.shape != value.shape:
         return plain(g, value, bias, activation)
     dz = _where_positive(value, g)
-    return dz, _add(dz, 0)
+    return dz, _ONES[dtype][: dz.shape[0]].dot(dz) if 0 < dz.size < _SMALL else _add(dz, 0)
 
 
 def cross_entropy(
@@ -110,10 +128,10 @@ def cross_entropy(
     p = logits - _largest(logits, 1, None, None, True)
     losses = p.reshape(-1)[_counted(rows, classes) + labels]
     np.exp(p, p)
-    sums = _add(p, 1, None, None, True)
+    sums = p.dot(_ONES[dtype][:classes, None]) if p.size < _SMALL else _add(p, 1, None, None, True)
     p /= sums
     np.subtract(np.log(sums, sums)[:, 0], losses, losses)
-    return _add(losses) / dtype.type(rows), p
+    return _add(losses) / rows, p
 
 
 def _are_labels(labels: Any, shape: tuple[int, int]) -> bool:
@@ -133,7 +151,9 @@ def cross_entropy_slope(
         return plain(g, probabilities, labels, label_smoothing, ignore_index, class_weights, reduction)
     if probabilities.ndim != 2 or probabilities.dtype not in _ZEROS or not labels.size or labels.dtype not in _UNSIGNED:
         return plain(g, probabilities, labels)
-    share = probabilities.dtype.type(g / labels.shape[0])
+    share = g / labels.shape[0]
+    if share.dtype is not probabilities.dtype:
+        return plain(g, probabilities, labels)
     slope = probabilities * share
     slope.reshape(-1)[_counted(*slope.shape) + labels] -= share
     return slope
@@ -141,4 +161,4 @@ def cross_entropy_slope(
 
 _FUSED: dict[str, Callable[..., Any]] = {
     f.__name__: f for f in (relu_slope, bias_slope, linear, linear_relu, cross_entropy, cross_entropy_slope)
-}
+} | {"sum": column_sums}

@@ -150,6 +150,8 @@ def _publish(made: Op, call: Any) -> Any:
     call.op = made
     made.call = call
     OPS[made.name] = made
+    if made.forward.__qualname__ == made.name:  # pickle looks there, and no statement binds an op made from another
+        made.forward.__globals__.setdefault(made.name, call)
     return call
 
 
