@@ -44,7 +44,7 @@ def _quietly(f: Callable[..., None], *args: Any) -> None:
 
 
 def _descend(
-    w: Any, g: Any, velocity: Any, t: Any, u: Any, numbers: Sequence[Any],
+    w: Any, g: Any, velocity: Any, t: Any, u: Any, _: Any,
     rate: float, momentum: float, dampening: float, nesterov: bool, decay: float,
 ) -> None:  # fmt: skip
     if decay:
@@ -102,10 +102,11 @@ def _in_chunks(update: Callable[..., None], rows: Sequence[Sequence[Any]], optio
         size = w.size
         if size <= CHUNK:
             update(w, *arrays, t[:size], u[:size], numbers, **options)
-        for start in range(0, size, CHUNK) if size > CHUNK else ():
-            part, count = slice(start, start + CHUNK), min(CHUNK, size - start)
-            pieces = [a if a is None else a[part] for a in (w, *arrays)]
-            update(*pieces, t[:count], u[:count], numbers, **options)
+        else:
+            for start in range(0, size, CHUNK):
+                part, count = slice(start, start + CHUNK), min(CHUNK, size - start)
+                pieces = [a if a is None else a[part] for a in (w, *arrays)]
+                update(*pieces, t[:count], u[:count], numbers, **options)
         if master is not None:
             p[...] = master
 

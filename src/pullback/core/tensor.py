@@ -116,7 +116,7 @@ class Tensor(Operators):
         """The one number as a Python scalar. Raises ShapeError when there is not exactly one."""
         if self.size != 1:
             raise ShapeError(f"item: only a tensor of one number has it; this one has shape {self.shape}")
-        return (self.data if isinstance(self.data, (np.ndarray, np.generic)) else self.numpy()).item()
+        return BACKENDS[self.data.__class__].to_numpy(self.data).item()
 
     def tolist(self) -> Any:
         """The numbers as nested Python lists."""
@@ -223,7 +223,7 @@ class Tensor(Operators):
                 )
         tape, xp = tape_of((node,)), backend.xp
         with backend.walking(data):
-            found = {node: xp.ones_like(data) if cotangent is None else xp.astype(cotangent, data.dtype)}
+            found = {node: xp.ones_like(data) if cotangent is None else xp.astype(cotangent, data.dtype, copy=False)}
             pull(tape, found, free=not retain)
             commit(found)
 
