@@ -126,3 +126,11 @@ def test_sums_over_other_axes_and_of_other_arrays_are_left_to_the_plain_body():
     for x in (np.arange(6).reshape(2, 3), np.ones((2, 3, 4)), np.ones(3), np.ones((128, 128), "f4")):
         for options in ({}, {"axis": 0}, {"axis": (0,)}, {"axis": 0, "keepdims": True}):
             same(pb.sum(x, **options).numpy(), x.sum(**options))
+
+
+def test_a_single_zero_times_infinity_is_not_a_number():
+    for x, w in (([[np.inf], [1.0]], [[0.0]]), ([[0.0]], [[np.inf, 1.0]])):
+        x, w = np.array(x), np.array(w)
+        with np.errstate(all="ignore"):
+            same(quick("linear")(x, w), np.einsum("ij,jk->ik", x, w))
+            assert np.isnan(quick("linear")(x, w)).sum() == 1

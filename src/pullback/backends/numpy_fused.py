@@ -65,6 +65,8 @@ def linear(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
         return plain(x, w, b)
     if b is not None and (b.shape != w.shape[1:] or b.dtype is not dtype):
         return plain(x, w, b)
+    if x.size == 1 or w.size == 1:  # `dot` of a single 0 is 0, whatever it is multiplied with
+        return plain(x, w, b)
     try:
         y = x.dot(w)
     except ValueError:
@@ -149,11 +151,12 @@ def cross_entropy_slope(
     """The slope of the same; the labels were looked at there."""
     if label_smoothing or ignore_index is not None or class_weights is not None or reduction != "mean":
         return plain(g, probabilities, labels, label_smoothing, ignore_index, class_weights, reduction)
-    if probabilities.ndim != 2 or probabilities.dtype not in _ZEROS or not labels.size or labels.dtype not in _UNSIGNED:
+    dtype = probabilities.dtype
+    if probabilities.ndim != 2 or dtype not in _ZEROS or not labels.size or labels.dtype not in _UNSIGNED:
+        return plain(g, probabilities, labels)
+    if g.__class__ is float or g.dtype is not dtype:
         return plain(g, probabilities, labels)
     share = g / labels.shape[0]
-    if share.dtype is not probabilities.dtype:
-        return plain(g, probabilities, labels)
     slope = probabilities * share
     slope.reshape(-1)[_counted(*slope.shape) + labels] -= share
     return slope
