@@ -149,6 +149,10 @@ def test_arrays_of_two_devices_do_not_meet(cupy):
         assert y.device.id == 1
         with pytest.raises(ValueError, match="Array device must be same"):
             x + y
+        with pytest.raises(ValueError, match="Array device must be same"):
+            x[...] = 1.0
+        assert cupy.asarray(x).device.id == 1  # as CuPy does, it brings the array here
+        assert cupy.asarray(y) is y
     with pytest.raises(streams.CUDARuntimeError, match="invalid device ordinal"):
         cupy.cuda.Device(devices.COUNT)
 

@@ -190,7 +190,7 @@ def call(function: Callable[..., Any], args: Any, kwargs: Any = None, name: str 
 
 def write(array: ndarray, value: Any, operation: Operation, index: Any = ...) -> None:
     """`array[index] = value` on the device."""
-    target, index, value, used = array._host, host(index), host(value), list(_arrays((array, index, value)))
+    target, index, value, used = host(array), host(index), host(value), list(_arrays((array, index, value)))
     LOG.append(operation)
     enqueue(lambda: target.__setitem__(index, value), _blocks(used))
 
@@ -217,6 +217,17 @@ def upload(values: Any, dtype: Any = None) -> ndarray:
     made = ndarray(source.shape, source.dtype)
     LOG.append(Operation("upload", "asarray"))
     made._host[...] = source
+    return made
+
+
+def brought(array: ndarray) -> ndarray:
+    """`array`, or a copy of it on the current device if it is on another one."""
+    if array._device == current_device():
+        return array
+    made = ndarray(array.shape, array.dtype)
+    LOG.append(Operation("copy", "copy"))
+    source, target = array._host, made._host
+    enqueue(lambda: np.copyto(target, source), _blocks([array, made]))
     return made
 
 

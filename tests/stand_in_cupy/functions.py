@@ -102,6 +102,7 @@ def array(values: Any, dtype: Any = None, copy: bool = True, order: str = "K", *
         values = arrays.call(np.stack, (list(values),))
     if not isinstance(values, ndarray):
         return arrays.upload(values, dtype)
+    values = arrays.brought(values)
     if dtype is None or values.dtype == dtype:
         return values.copy() if copy else values
     return values.astype(dtype)
