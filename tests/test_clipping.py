@@ -2,13 +2,16 @@
 
 from math import nan
 
+import emulator
 import numpy as np
 import pytest
+import stand_in_cupy
 from optim_cases import flat, give_gradients, leaves
 
 import pullback as pb
 from pullback.errors import (
     ArgumentError,
+    DeviceError,
     NonFiniteError,
 )
 
@@ -59,3 +62,17 @@ def test_a_norm_that_is_not_finite_is_refused_when_asked():
 def test_clipping_needs_a_norm(max_norm):
     with pytest.raises(ArgumentError, match="max_norm"):
         pb.optim.clip_grad_norm(leaves(), max_norm)
+
+
+@pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+def test_gradients_of_two_devices_are_not_clipped_together():
+    with stand_in_cupy.device():
+        params = [pb.tensor([3.0, 4.0], device=f"cuda:{i}", requires_grad=True) for i in (0, 1)]
+        for x in params:
+            x.grad = x * 2.0
+        with pytest.raises(DeviceError, match="on cuda:0 and cuda:1; clip those of each device apart"):
+            pb.optim.clip_grad_norm(params, 1.0)
+        for x in params:
+            np.testing.assert_array_equal(x.grad.numpy(), [6.0, 8.0])
+            assert pb.optim.clip_grad_norm([x], 5.0).device == x.device
+            np.testing.assert_allclose(x.grad.numpy(), [3.0, 4.0], rtol=1e-5)

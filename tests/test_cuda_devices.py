@@ -6,6 +6,7 @@ import pytest
 import stand_in_cupy
 
 import pullback as pb
+from pullback.errors import DeviceError
 
 pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
 
@@ -54,3 +55,46 @@ def test_the_cotangent_of_a_sum_costs_the_slope_of_an_activation_one_copy():
         "ascontiguousarray", "pullback::map",
     ]  # fmt: skip
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+# --- arrays of two devices --------------------------------------------------------------------------------------------
+
+APART = {
+    "add": lambda x, y: x + y,
+    "add_to_a_constant": lambda x, y: x + y.data,
+    "matmul": pb.matmul,
+    "where": lambda x, y: pb.where(x > 0, x, y),
+    "concat": lambda x, y: pb.concat([x, y]),
+    "mse_loss": pb.mse_loss,
+    "linear": pb.linear,
+    "gelu_slope": pb.gelu_slope,
+    "take": lambda x, y: pb.take(x, pb.astype(y, "int64"), axis=0),
+    "getitem": lambda x, y: x[pb.astype(y, "int64")],
+    "getitem_of_several": lambda x, y: x[:, pb.astype(y, "int64")],
+    "at_add": lambda x, y: x.at[0].add(y[0]),
+}
+
+
+@pytest.mark.parametrize("kernels_on", [True, False])
+@pytest.mark.parametrize("name", APART)
+def test_arrays_of_two_devices_in_one_op_are_refused_by_name(name, kernels_on):
+    with stand_in_cupy.device(kernels_on):
+        x, y = (pb.tensor(np.eye(3), device=f"cuda:{i}", requires_grad=True) for i in (0, 1))
+        for first, second in ((x, y), (y, x)):
+            with pytest.raises(DeviceError, match=r"on cuda:\d.* cuda:\d; move one with \.to\(\)") as told:
+                APART[name](first, second)
+            assert all(place in str(told.value).partition("; move")[0] for place in ("cuda:0", "cuda:1"))
+        assert (x + y.to("cuda:0")).device == "cuda:0"
+
+
+def test_what_comes_to_a_tensor_from_another_device_is_refused():
+    with stand_in_cupy.device():
+        here, there = (pb.tensor(np.ones(3), device=f"cuda:{i}", requires_grad=True) for i in (0, 1))
+        with pytest.raises(DeviceError, match=r"on cuda:0 where cuda:1 is needed; move it with \.to\(\)"):
+            there.grad = here
+        with pytest.raises(DeviceError, match=r"on cuda:0 where cuda:1 is needed; move it with \.to\(\)"):
+            there.assign_(here)
+        with pytest.raises(DeviceError, match="on cuda:1, its gradient on cuda:0; move one"):
+            pb.optim.SGD([there], lr=0.1).step([here.detach()])
+        assert there.grad is None
+        np.testing.assert_array_equal(there.numpy(), np.ones(3))

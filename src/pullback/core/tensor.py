@@ -180,7 +180,7 @@ class Tensor(Operators):
         if value is None:
             node.stale = True
             return
-        array = as_array(value, BACKENDS[self.data.__class__])
+        array = as_array(value, BACKENDS[self.data.__class__], self.device)
         if tuple(array.shape) != self.shape:
             raise ShapeError(
                 f".grad: the tensor has shape {self.shape}, the value {tuple(array.shape)}; they must agree"
@@ -236,7 +236,7 @@ class Tensor(Operators):
         its old numbers refuses to be pulled (MutationError). Any other tensor just becomes a constant with the new
         numbers; tapes keep the old ones.
         """
-        array = as_array(value, BACKENDS[self.data.__class__])
+        array = as_array(value, BACKENDS[self.data.__class__], self.device)
         if array.shape != self.data.shape:
             raise ShapeError(
                 f"assign_: the tensor has shape {self.shape}, the value {tuple(array.shape)}; they must agree"
@@ -360,20 +360,20 @@ def _copy(array: Any) -> Any:
     return BACKENDS[array.__class__].xp.asarray(array, copy=True)
 
 
-def as_array(value: TensorLike, backend: Any = None) -> Any:
+def as_array(value: TensorLike, backend: Any = None, device: str | None = None) -> Any:
     """The raw array of a Tensor, an array, a number or nested lists. Python floats take the default dtype.
 
     Raises:
         DtypeError: the value is no array of numbers (text, objects, complex, ragged lists).
-        DeviceError: it is an array of another backend than the one given.
+        DeviceError: it is an array of another backend, or on another device, than the one given.
     """
     array = value.data if isinstance(value, Tensor) else value
     kind = array.__class__
     if kind in BACKENDS or (hasattr(array, "dtype") and hasattr(array, "shape")):
         owner = BACKENDS[kind]
-        if backend is not None and owner is not backend:
+        if backend is not None and (owner is not backend or device not in (None, owner.device_of(array))):
             raise DeviceError(
-                f"an array on {owner.device_of(array)} where {backend.name} is needed; move it with .to()"
+                f"an array on {owner.device_of(array)} where {device or backend.name} is needed; move it with .to()"
             )
         dtype = canonical_dtype(array.dtype)
         if array.dtype is dtype or array.dtype.__class__ is not dtype.__class__:
@@ -388,7 +388,7 @@ def as_array(value: TensorLike, backend: Any = None) -> Any:
     if canonical_dtype(host.dtype).kind == "f":
         dtypes = {d for d in _dtypes_in(value) if is_floating(d)}
         host = host.astype(np.result_type(*dtypes) if dtypes else default_dtype(), copy=False)
-    return host if backend is None else backend.asarray(host)
+    return host if backend is None else backend.asarray(host, device=device)
 
 
 def _dtypes_in(value: Any) -> Iterator[Any]:

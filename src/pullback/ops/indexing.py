@@ -39,14 +39,13 @@ def _ready(x: Any, index: Any) -> tuple[Any, bool]:
     """`index` as arrays of the backend of `x` take it, and whether it holds an integer array."""
     if _is_basic(index):
         return index, False
-    backend = BACKENDS[x.__class__]
-    entries = [_entry(backend, entry) for entry in (index if index.__class__ is tuple else (index,))]
+    entries = [_entry(x, entry) for entry in (index if index.__class__ is tuple else (index,))]
     has_integers = any(_kind(entry) in "iu" for entry in entries if hasattr(entry, "dtype"))
     return (tuple(entries) if index.__class__ is tuple else entries[0]), has_integers
 
 
-def _entry(backend: Any, entry: Any) -> Any:
-    """One entry of an index: a number, a slice, None, Ellipsis, or an array of the backend."""
+def _entry(x: Any, entry: Any) -> Any:
+    """One entry of an index of `x`: a number, a slice, None, Ellipsis, or an array of its backend."""
     if entry.__class__ in _BASIC:
         return entry
     if isinstance(entry, bool | list | tuple):
@@ -59,12 +58,15 @@ def _entry(backend: Any, entry: Any) -> Any:
             "an index is made of integers, slices, None, Ellipsis, integer arrays and boolean masks; "
             f"got {getattr(array, 'dtype', type(array).__name__)}"
         )
-    owner = BACKENDS[array.__class__]
-    if owner is not backend:
-        if isinstance(entry, Tensor):
-            raise DeviceError(f"the index is on {entry.device}, the array on {backend.name}; move one with .to()")
+    backend, owner = BACKENDS[x.__class__], BACKENDS[array.__class__]
+    if owner is not backend and not isinstance(entry, Tensor):
         return backend.asarray(array)
-    return int(array) if not array.ndim and _kind(array) != "b" and backend.name == "cpu" else array
+    if owner is backend and backend.name == "cpu":
+        return array if array.ndim or _kind(array) == "b" else int(array)
+    here, there = backend.device_of(x), owner.device_of(array)
+    if here != there:
+        raise DeviceError(f"the index is on {there}, the array on {here}; move one with .to()")
+    return array
 
 
 def _refuse_positions(indices: Any) -> None:

@@ -35,9 +35,10 @@ def clip_grad_norm(params: Any, max_norm: float, *, error_if_nonfinite: bool = F
     named = named_parameters(who, params)
     current_gradients(who, named)
     leaves = [x.node for x in named.values() if not x.node.stale]
-    backend = BACKENDS[next(iter(named.values())).data.__class__]
-    if any(BACKENDS[leaf.grad.__class__] is not backend for leaf in leaves):
-        raise DeviceError(f"{who}: the gradients are on different devices; clip those of each device apart")
+    backend = BACKENDS[(leaves[0].grad if leaves else next(iter(named.values())).data).__class__]
+    places = dict.fromkeys(BACKENDS[leaf.grad.__class__].device_of(leaf.grad) for leaf in leaves)
+    if len(places) > 1:
+        raise DeviceError(f"{who}: the gradients are on {' and '.join(places)}; clip those of each device apart")
     with backend.walking(leaves[0].grad) if leaves else backend.quiet():
         norm, factor = backend.norm_and_factor([leaf.grad for leaf in leaves], max_norm)
         if error_if_nonfinite and not bool(backend.xp.isfinite(norm)):

@@ -78,7 +78,7 @@ def given_gradients(who: str, params: Mapping[str, Tensor], gradients: Any) -> l
         g = named.get(name)
         if g is not None:
             weak = g.__class__ in (int, float)  # takes the dtype of its parameter
-            g = BACKENDS[x.data.__class__].asarray(g, dtype=x.data.dtype) if weak else as_array(g)
+            g = BACKENDS[x.data.__class__].asarray(g, dtype=x.data.dtype, device=x.device) if weak else as_array(g)
             _refuse_unlike(who, name, g, x.data)
         found.append(g)
     return found
@@ -122,13 +122,11 @@ def _refuse_unlike(who: str, name: str, g: Any, array: Any) -> None:
         raise ShapeError(
             f"{who}: {called(name)} has shape {tuple(array.shape)}, its gradient {tuple(g.shape)}; they must agree"
         )
-    if canonical_dtype(g.dtype) != canonical_dtype(array.dtype):
+    if g.dtype is not array.dtype and canonical_dtype(g.dtype) != canonical_dtype(array.dtype):
         raise DtypeError(f"{who}: {called(name)} is {array.dtype}, its gradient {g.dtype}; call zero_grad() and pull")
-    here, there = BACKENDS[array.__class__], BACKENDS[g.__class__]
-    if here is not there:
-        raise DeviceError(
-            f"{who}: {called(name)} is on {here.device_of(array)}, its gradient on {there.device_of(g)}; move one"
-        )
+    here, there = BACKENDS[array.__class__].device_of(array), BACKENDS[g.__class__].device_of(g)
+    if here != there:
+        raise DeviceError(f"{who}: {called(name)} is on {here}, its gradient on {there}; move one")
 
 
 def called(name: str) -> str:

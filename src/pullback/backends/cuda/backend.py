@@ -36,15 +36,19 @@ def _scatter_set(array: Any, index: Any, values: Any) -> Any:
 
 
 def _where_its_arrays_are(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`run(*args, **kwargs)` with the device of the first array as the current one."""
+    """`run(*args, **kwargs)` with the device of its arrays as the current one. Raises DeviceError if there are two."""
+    device = None
     for given in args:
         for x in given if given.__class__ in (list, tuple) else (given,):
             if isinstance(x, cupy.ndarray):
-                if x.device.id == cupy.cuda.get_device_id():
-                    return run(*args, **kwargs)
-                with x.device:
-                    return run(*args, **kwargs)
-    return run(*args, **kwargs)
+                if device is None:
+                    device = x.device
+                elif x.device != device:
+                    raise DeviceError(f"its arrays are on cuda:{device.id} and cuda:{x.device.id}; move one with .to()")
+    if device is None or device.id == cupy.cuda.get_device_id():
+        return run(*args, **kwargs)
+    with device:
+        return run(*args, **kwargs)
 
 
 def _size(count: int) -> str:
