@@ -149,7 +149,7 @@ def call(function: Callable[..., Any], args: Any, kwargs: Any = None, name: str 
     out = kwargs.pop("out", None)
     out = out[0] if isinstance(out, tuple) else out
     inputs = list(_arrays((args, tuple(kwargs.values()))))
-    here = name not in VIEWS
+    here = name not in VIEWS and not (function is _getitem and len(inputs) == 1)  # slices make a view
     host_args, host_kwargs = host(tuple(args), here), {key: host(value, here) for key, value in kwargs.items()}
 
     if isinstance(function, np.ufunc) and any(isinstance(a, list | tuple) for a in args):
@@ -241,7 +241,10 @@ def _by_float32(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _getitem(array: np.ndarray, index: Any) -> Any:
-    return array[index]
+    entries = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(i, np.ndarray) or i is ... for i in entries):
+        return array[index]
+    return array[(*entries, ...)]  # a view even of one number
 
 
 def _index(index: Any) -> Any:

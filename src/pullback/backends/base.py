@@ -74,6 +74,10 @@ class Backend:
             raise DeviceError(f"no device {device!r}; this one is called {self.name!r}")
         return nullcontext()
 
+    def beside(self, array: Any) -> Namespace:
+        """`xp` for work outside the bodies of ops, on the device of `array`."""
+        return self.xp
+
     def walking(self, array: Any) -> AbstractContextManager[Any]:
         """A context for work from `array` on: quiet, on its device, with a named error when memory runs out."""
         return self.on(self.device_of(array))

@@ -1,6 +1,6 @@
 """`check_gradients`: both modes of a function against finite differences, and a search for the op that is wrong."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,8 +191,14 @@ class _Check:
         (trace, here), (_, ahead), (_, behind) = runs
         if [e.op.name for e, _ in here] != [e.op.name for e, _ in ahead] or len(here) != len(behind):
             return "the function takes different branches near this point, so it is not smooth there"
-        tangents = {end: np.asarray(d) for end, d in zip(trace.ends, direction, strict=True)}
-        for number, ((e, value), (_, a), (_, b)) in enumerate(zip(here, ahead, behind, strict=True), 1):
+        ends = zip(trace.ends, trace.flat_heads, direction, strict=True)
+        with trace.walking():
+            tangents = {end: _array_like(head.data, d) for end, head, d in ends}
+            return self.first_wrong(zip(here, ahead, behind, strict=True), h, tangents)
+
+    def first_wrong(self, equations: Iterable[Any], h: float, tangents: dict[Any, Any]) -> str:
+        """The first of equations, each with its values at the point, ahead and behind, that disagrees with them."""
+        for number, ((e, value), (_, a), (_, b)) in enumerate(equations, 1):
             known = {n: tangents[n] for n in e.parents if n in tangents}
             if e.op.outputs or not known:
                 continue
@@ -210,7 +216,7 @@ class _Check:
             wrong = self.untransposed(e, tangents)
             if wrong:
                 return f"the likely cause is the VJP rule for input {wrong} of {where}"
-            tangents[e] = difference.astype(_host(value).dtype)
+            tangents[e] = _array_like(value, difference)
         return ""
 
     def recorded(self, arrays: Sequence[np.ndarray]) -> tuple[Trace, list[tuple[Equation, Any]]]:
@@ -256,7 +262,8 @@ def _host(x: Any) -> np.ndarray:
 
 
 def _array_like(array: Any, values: np.ndarray) -> Any:
-    return BACKENDS[array.__class__].asarray(values, dtype=array.dtype)
+    backend = BACKENDS[array.__class__]
+    return backend.asarray(values, dtype=array.dtype, device=backend.device_of(array))
 
 
 def _inner(left: Any, right: Any) -> float:

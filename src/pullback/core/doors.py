@@ -95,9 +95,9 @@ def _binary(op: Op) -> Callable[..., Any]:
             fits = True  # a Python number takes the array's dtype, but a fraction beside integers needs another
             if recorded:
                 if a.__class__ is float and b.dtype in INTEGRAL:
-                    b = BACKENDS[b.__class__].xp.astype(b, default_dtype())
+                    b = BACKENDS[b.__class__].beside(b).astype(b, default_dtype())
                 elif b.__class__ is float and a.dtype in INTEGRAL:
-                    a = BACKENDS[a.__class__].xp.astype(a, default_dtype())
+                    a = BACKENDS[a.__class__].beside(a).astype(a, default_dtype())
         else:
             (a, b), kind = together(op, (a, b), True)
             body, fits = bodies[kind], False
@@ -440,13 +440,14 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
         values = [a for i, a in enumerate(arrays) if hasattr(a, "dtype") and not _is_condition(op, i)]
         floating = [a.dtype for a in values if is_floating(a.dtype)]
         if fraction and not values:
-            arrays = [backend.asarray(a, dtype=default_dtype()) if a.__class__ in WEAK else a for a in arrays]
+            kind, place = default_dtype(), backend.device_of(present[0])
+            arrays = [backend.asarray(a, dtype=kind, device=place) if a.__class__ in WEAK else a for a in arrays]
         elif (floating or fraction) and len(floating) < len(values):
             kind = _joint_dtype(floating)
             arrays = [
                 a
                 if not hasattr(a, "dtype") or is_floating(a.dtype) or _is_condition(op, i)
-                else backend.xp.astype(a, kind)
+                else backend.beside(a).astype(a, kind)
                 for i, a in enumerate(arrays)
             ]
     return arrays, present[0].__class__
@@ -463,9 +464,10 @@ def _like(present: Sequence[Any], number: Any, backend: Backend) -> Any:
     """A Python number as an array of the dtype that it takes beside those that are present."""
     floating = [a.dtype for a in present if is_floating(a.dtype)]
     if not floating and isinstance(number, float):
-        return backend.asarray(number, dtype=default_dtype())
-    kind = floating[0] if floating else np.result_type(canonical_dtype(present[0].dtype), number)
-    return backend.asarray(number, dtype=kind)
+        kind = default_dtype()
+    else:
+        kind = floating[0] if floating else np.result_type(canonical_dtype(present[0].dtype), number)
+    return backend.asarray(number, dtype=kind, device=backend.device_of(present[0]))
 
 
 def _is_condition(op: Op, position: int) -> bool:

@@ -282,7 +282,7 @@ def _filled(g: Bundle, specs: Any) -> Bundle:
 def _zeros(like: Any, spec: tuple[Any, Any]) -> Any:
     """Zeros of a (shape, dtype), where `like` lives: a raw array, or a Tensor when `like` is one."""
     array = getattr(like, "data", like) if hasattr(like, "node") else like
-    zero = BACKENDS[array.__class__].xp.zeros(spec[0], dtype=spec[1])
+    zero = BACKENDS[array.__class__].beside(array).zeros(spec[0], dtype=spec[1])
     return zero if array is like else TENSORS.wrap(zero, None)
 
 

@@ -244,7 +244,7 @@ class Tensor(Operators):
         if self.is_leaf:
             if array.dtype.kind == "c":
                 raise DtypeError(f"assign_: cannot write {array.dtype} into {self.dtype}")
-            self.data[...] = array
+            BACKENDS[array.__class__].beside(array).scatter_set(self.data, ..., array)
             mutate((self.node,))
         else:
             self.data, self.node = ARRAYS[self.data.__class__].astype(array, self.dtype, copy=True), None
@@ -357,7 +357,7 @@ TENSORS.wrap = new_tensor
 
 
 def _copy(array: Any) -> Any:
-    return BACKENDS[array.__class__].xp.asarray(array, copy=True)
+    return BACKENDS[array.__class__].beside(array).asarray(array, copy=True)
 
 
 def as_array(value: TensorLike, backend: Any = None, device: str | None = None) -> Any:

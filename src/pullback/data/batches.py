@@ -57,7 +57,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         if self._order is None:
             self._draw()
-        take = BACKENDS[self._arrays[0].__class__].xp.take
+        take = BACKENDS[self._arrays[0].__class__].beside(self._arrays[0]).take
         while self.position < len(self):
             rows = self._order[self.position * self.size : (self.position + 1) * self.size]
             self.position += 1

@@ -122,7 +122,7 @@ class Module:
         self._put({name: array for name, array in moved.items() if name not in parameters})
         for name, x in parameters.items():
             if name in moved:
-                x.data[...] = moved[name]
+                BACKENDS[x.data.__class__].beside(x.data).scatter_set(x.data, ..., moved[name])
                 mutate((x.node,))
 
     def to(self, target: Any) -> Self:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from .. import trees
-from ..backends import BACKENDS, is_floating
+from ..backends import is_floating
 from ..core.op import TENSORS
 from ..core.tape import enable_recording, no_grad, recording
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, RuleError
 from .packed import record_function
-from .trace import require_function
+from .trace import require_function, zeros_like
 
 __all__ = ["custom_rule"]
 
@@ -97,7 +97,7 @@ class _Rules:
     def push(self, xp: Any, tangents: Sequence[Any], values: Sequence[Any]) -> list[Any]:
         higher = xp is TENSORS
         full = [
-            Tensor(BACKENDS[x.data.__class__].xp.zeros_like(x.data)) if t is None else t if higher else Tensor(t)
+            zeros_like(x) if t is None else t if higher else Tensor(t)
             for t, x in zip(tangents, self.primals, strict=True)
         ]
         found = self._run(

@@ -9,7 +9,7 @@ from ..core.op import TENSORS
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, ShapeError
 from .reverse import argument_numbers, grad
-from .trace import Trace, checked_like, require_function
+from .trace import Trace, checked_like, require_function, zeros_like
 
 __all__ = ["hessian", "hvp", "jvp", "linearize"]
 
@@ -112,12 +112,12 @@ def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
 
 def _units(spec: Any, primals: list[Tensor], k: int) -> Any:
     """Trees that are 1 at one number of leaf `k` and 0 elsewhere."""
-    zeros = [BACKENDS[x.data.__class__].xp.zeros_like(x.data) for x in primals]
-    xp = BACKENDS[primals[k].data.__class__].xp
+    zeros = [zeros_like(x) for x in primals]
+    xp = BACKENDS[primals[k].data.__class__].beside(primals[k].data)
     for position in range(primals[k].size):
         flat = xp.reshape(xp.zeros_like(primals[k].data), (-1,))
-        flat[position] = 1
-        unit = [Tensor(z) for z in zeros]
+        xp.scatter_set(flat, position, 1)
+        unit = [*zeros]
         unit[k] = Tensor(xp.reshape(flat, primals[k].shape))
         yield trees.unflatten(spec, unit)
 
@@ -125,6 +125,7 @@ def _units(spec: Any, primals: list[Tensor], k: int) -> Any:
 def _block(columns: list[Tensor], x: Tensor, row: Tensor) -> Tensor:
     """Pushes along each number of `x`, joined to shape (*row.shape, *x.shape)."""
     if not columns:
-        return Tensor(BACKENDS[row.data.__class__].xp.zeros((*row.shape, *x.shape), dtype=row.dtype))
+        xp = BACKENDS[row.data.__class__].beside(row.data)
+        return Tensor(xp.zeros((*row.shape, *x.shape), dtype=row.dtype))
     made: Tensor = TENSORS.reshape(TENSORS.stack(columns, axis=-1), (*row.shape, *x.shape))
     return made

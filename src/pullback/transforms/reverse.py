@@ -69,7 +69,7 @@ def value_and_grad(
         value, aux = _split(trace.out, has_aux)
         _check_scalar(value)
         trace.close([value])
-        one = Tensor(BACKENDS[value.data.__class__].xp.ones_like(value.data))
+        one = Tensor(BACKENDS[value.data.__class__].beside(value.data).ones_like(value.data))
         kept = (trace.leave(value), trace.leave(aux)) if has_aux else trace.leave(value)
         found = iter(trace.pull([one], free=True))
         grads = [

@@ -10,7 +10,7 @@ from ..core.tape import HEAD, Equation, enable_recording, equation, pull, push, 
 from ..core.tensor import Tensor, asarray
 from ..errors import DeviceError, DtypeError, ShapeError
 
-__all__ = ["Trace", "checked_like", "require_function"]
+__all__ = ["Trace", "checked_like", "require_function", "zeros_like"]
 
 
 class Trace:
@@ -83,7 +83,7 @@ class Trace:
                 g = g if higher else g.data
                 found[x.node] = found[x.node] + g if x.node in found else g
         if found:
-            with self._walking():
+            with self.walking():
                 pull(self.tape, found, higher, self.wanted, free and not higher)
         return [self._result(found.get(end), head) for end, head in zip(self.ends, self.flat_heads, strict=True)]
 
@@ -91,11 +91,12 @@ class Trace:
         """Tangents of the outputs for tangents of the heads."""
         higher = recording() and (self.joined or any(t.node is not None for t in tangents))
         found = {end: t if higher else t.data for end, t in zip(self.ends, tangents, strict=True)}
-        with self._walking():
+        with self.walking():
             push(self.tape, found, higher)
         return [self._result(found.get(x.node), x) if x is not None else asarray(0.0) for x in self.outputs]
 
-    def _walking(self) -> AbstractContextManager[Any]:
+    def walking(self) -> AbstractContextManager[Any]:
+        """A context for walks along this tape."""
         if not self.flat_heads:
             return nullcontext()
         array = self.flat_heads[0].data
@@ -104,8 +105,13 @@ class Trace:
     @staticmethod
     def _result(value: Any, like: Tensor) -> Tensor:
         if value is None:
-            return Tensor(BACKENDS[like.data.__class__].xp.zeros_like(like.data))
+            return zeros_like(like)
         return value if isinstance(value, Tensor) else Tensor(value)
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    """Zeros of the shape and dtype of `x`, where it is."""
+    return Tensor(BACKENDS[x.data.__class__].beside(x.data).zeros_like(x.data))
 
 
 def require_function(name: str, f: Any) -> None:

@@ -51,6 +51,22 @@ def _where_its_arrays_are(run: Callable[..., Any], *args: Any, **kwargs: Any) ->
         return run(*args, **kwargs)
 
 
+class _There(Namespace):
+    """The functions of a namespace, each with `device` as the current one."""
+
+    def __init__(self, xp: Namespace, device: Any) -> None:
+        self._xp, self._device = xp, device
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._xp, name)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self._device:
+                return function(*args, **kwargs)
+
+        return run
+
+
 def _size(count: int) -> str:
     """Bytes in words."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.2f} MiB"
@@ -80,16 +96,17 @@ class CudaBackend(Backend):
         )
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
-        with self.on(device):
+        with data.device if device is None and isinstance(data, cupy.ndarray) else self.on(device):
             try:
                 return cupy.array(data, dtype=dtype, copy=True) if copy else cupy.asarray(data, dtype=dtype)
             except MemoryError as error:
                 raise self.out_of_memory(error) from error
 
     def to_numpy(self, array: Any) -> np.ndarray:
-        copied = np.asarray(cupy.asnumpy(array))
-        raise_complaints()
-        return copied
+        with array.device:
+            copied = np.asarray(cupy.asnumpy(array))
+            raise_complaints()
+            return copied
 
     def device_of(self, array: Any) -> str:
         return f"cuda:{array.device.id}"
@@ -106,6 +123,9 @@ class CudaBackend(Backend):
 
     def on(self, device: str | None) -> AbstractContextManager[Any]:
         return cupy.cuda.Device(self._number(device))
+
+    def beside(self, array: Any) -> Namespace:
+        return self.xp if self._alone else _There(self.xp, array.device)
 
     @contextmanager
     def walking(self, array: Any) -> Iterator[None]:
