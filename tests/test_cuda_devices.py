@@ -272,3 +272,23 @@ def test_what_a_kernel_of_the_second_device_complains_of_is_told():
         loss = pb.cross_entropy(logits, labels)
         with pytest.raises(IndexingError, match="label 9"):
             loss.item()
+
+
+def test_one_optimizer_steps_on_both_devices_or_on_none():
+    found = {}
+    for places in (("cpu", "cpu"), ("cuda:0", "cuda:1")):
+        with stand_in_cupy.device():
+            params = [
+                pb.tensor(NUMBERS, dtype=dtype, device=place, requires_grad=True)
+                for place in places for dtype in ("float32", "float64")
+            ]  # fmt: skip
+            adam = pb.optim.Adam(params, lr=0.1)
+            for bad in (None, 1, 2, None):
+                gradients = [x.detach() * (np.inf if i == bad else 0.5) for i, x in enumerate(params)]
+                with stand_in_cupy.watched() as work:
+                    adam.step(gradients, skip_if_nonfinite=True)
+                names = [w.name for w in work if w.name.startswith("pullback::adam")]
+                assert len(names) == (0 if places[0] == "cpu" or bad is not None else 4)
+            found[places] = [x.numpy() for x in params]
+    for a, b in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)

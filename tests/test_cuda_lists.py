@@ -149,6 +149,34 @@ def test_a_captured_step_takes_rate_and_skip_from_device_memory(cuda: Any) -> No
         assert_same(cuda, host, device)
 
 
+def test_a_flag_of_the_host_costs_the_kernels_nothing(cuda: Any) -> None:
+    """What is asked of gradients of several dtypes comes as a bool: a true one is no step, a false one no matter."""
+    for name, states, options in [("update_adam", 2, ADAM), ("update_sgd", 1, SGD)]:
+        host, device = rows_of(cuda, "float32", [3, 64], states)
+        with stand_in_cupy.watched() as operations:
+            getattr(cuda, name)(device, **options, skip=True)
+        assert operations == []
+        assert_same(cuda, host, device)
+        with stand_in_cupy.watched() as operations:
+            getattr(cuda, name)(device, **options, skip=False)
+        assert len(kernels(operations)) == 1 and kernels(operations)[0].startswith("pullback::")
+        getattr(BACKENDS[np.ndarray], name)(host, **options)
+        assert_same(cuda, host, device)
+
+
+def test_a_step_of_several_dtypes_that_may_be_skipped_is_still_a_launch_for_each(cuda: Any) -> None:
+    params = [pb.tensor([1.0, 2.0], dtype=kind, device="cuda", requires_grad=True) for kind in ("float32", "float64")]
+    adam = pb.optim.Adam(params, lr=0.1)
+    for factor, launches in [(1.0, 2), (inf, 0), (1.0, 2)]:
+        before = [x.numpy() for x in params]
+        gradients = [params[0].detach(), params[1].detach() * factor]
+        with stand_in_cupy.watched() as operations:
+            adam.step(gradients, skip_if_nonfinite=True)
+        assert len([name for name in kernels(operations) if name.startswith("pullback::adam")]) == launches
+        changed = [bool((x.numpy() != old).all()) for x, old in zip(params, before, strict=True)]
+        assert changed == [launches > 0] * 2
+
+
 # --- norm, scaling, finite check --------------------------------------------------------------------------------------
 
 
@@ -191,6 +219,16 @@ def test_what_the_checks_do_not_take_is_said(cuda: Any) -> None:
         assert checks.nonfinite(arrays) is None
     assert not checks.scale([(gaps[0], gaps[0])], factor)
     assert not checks.scale([(mixed[1], mixed[1])], factor)
+
+
+def test_scaling_without_kernels_allocates_its_results_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stand_in_cupy.device(kernels_on=False) as cuda:
+        monkeypatch.setattr(import_module("cupy"), "empty_like", refuse)
+        arrays = [cuda.asarray(np.full(3, 2.0)) for _ in range(2)]
+        mine, new = cuda.scaled(arrays, [True, False], cuda.asarray(np.asarray(0.5)))
+        assert mine is arrays[0] and new is not arrays[1]
+        assert cuda.to_numpy(mine).tolist() == cuda.to_numpy(new).tolist() == [1.0] * 3
+        assert cuda.to_numpy(arrays[1]).tolist() == [2.0] * 3
 
 
 # --- dropout ----------------------------------------------------------------------------------------------------------

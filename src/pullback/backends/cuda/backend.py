@@ -151,9 +151,13 @@ class CudaBackend(Backend):
         self._updated(updates.update_adam, super().update_adam, rows, options)
 
     def _updated(self, update: Any, plain: Any, rows: Sequence[Any], options: dict[str, Any]) -> None:
-        on_device = options.get("skip") is None or isinstance(options["skip"], cupy.ndarray)
+        skip = options.pop("skip", None)
+        if isinstance(skip, cupy.ndarray):
+            options["skip"] = skip
+        elif skip:
+            return
         with self.walking(rows[0][0]):
-            if fused.enabled and on_device:
+            if fused.enabled:
                 update(plain, rows, **options)
             else:
                 plain(rows, **options)
@@ -163,9 +167,10 @@ class CudaBackend(Backend):
         return super().norm_and_factor(arrays, most) if found is None else found
 
     def scaled(self, arrays: Sequence[Any], owned: Sequence[bool], factor: Any) -> list[Any]:
-        targets = [a if own else cupy.empty_like(a) for a, own in zip(arrays, owned, strict=True)]
-        if fused.enabled and checks.scale(list(zip(arrays, targets, strict=True)), factor):
-            return targets
+        if fused.enabled:
+            targets = [a if own else cupy.empty_like(a) for a, own in zip(arrays, owned, strict=True)]
+            if checks.scale(list(zip(arrays, targets, strict=True)), factor):
+                return targets
         return super().scaled(arrays, owned, factor)
 
     def nonfinite(self, arrays: Sequence[Any]) -> Any:
