@@ -159,7 +159,8 @@ def test_a_flag_of_the_host_costs_the_kernels_nothing(cuda: Any) -> None:
         assert_same(cuda, host, device)
         with stand_in_cupy.watched() as operations:
             getattr(cuda, name)(device, **options, skip=False)
-        assert len(kernels(operations)) == 1 and kernels(operations)[0].startswith("pullback::")
+        (launch,) = kernels(operations)
+        assert launch.startswith("pullback::")
         getattr(BACKENDS[np.ndarray], name)(host, **options)
         assert_same(cuda, host, device)
 
@@ -226,7 +227,7 @@ def test_scaling_without_kernels_allocates_its_results_once(monkeypatch: pytest.
         monkeypatch.setattr(import_module("cupy"), "empty_like", refuse)
         arrays = [cuda.asarray(np.full(3, 2.0)) for _ in range(2)]
         mine, new = cuda.scaled(arrays, [True, False], cuda.asarray(np.asarray(0.5)))
-        assert mine is arrays[0] and new is not arrays[1]
+        assert mine is arrays[0]
         assert cuda.to_numpy(mine).tolist() == cuda.to_numpy(new).tolist() == [1.0] * 3
         assert cuda.to_numpy(arrays[1]).tolist() == [2.0] * 3
 
