@@ -1,6 +1,6 @@
 """Losses of pairs of numbers: one launch for the sum, one for the slope by the predictions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -9,15 +9,11 @@ import numpy as np
 
 from ...errors import ArgumentError, NonFiniteError
 from .complaints import complaint, launched
-from .fused import fused
+from .fused import FUSED
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
 from .rows import FLOATS, taken, wide
 
-__all__ = [
-    "binary_cross_entropy_with_logits", "binary_cross_entropy_with_logits_slope", "expressions", "huber_loss",
-    "huber_loss_slope", "l1_loss", "l1_loss_slope", "logistic_loss", "logistic_loss_slope", "mse_loss",
-    "mse_loss_slope",
-]  # fmt: skip
+__all__ = ["expressions"]
 
 FILE = "losses.cu"
 _LOSSES = ("mse", "l1", "huber", "binary_cross_entropy", "weighted_binary_cross_entropy", "logistic")
@@ -57,7 +53,7 @@ def _applies(x: Any, y: Any, parameter: Any, reduction: Any) -> bool:
     )
 
 
-def _value(loss: str, x: Any, y: Any, parameter: float, reduction: str) -> Any:
+def _value(x: Any, y: Any, loss: str, parameter: Any, reduction: str) -> Any:
     """The losses of all pairs, or their sum or mean; None where the kernel does not apply."""
     if not _applies(x, y, parameter, reduction):
         return None
@@ -73,7 +69,7 @@ def _value(loss: str, x: Any, y: Any, parameter: float, reduction: str) -> Any:
     return out
 
 
-def _slope(loss: str, g: Any, x: Any, y: Any, parameter: float, reduction: str) -> Any:
+def _slope(g: Any, x: Any, y: Any, loss: str, parameter: Any, reduction: str) -> Any:
     """`g` times the derivative by the predictions; None where the kernel does not apply."""
     number, shape = isinstance(g, int | float), getattr(g, "shape", ())
     if not _applies(x, y, parameter, reduction) or not (number or taken(g, x)):
@@ -90,87 +86,34 @@ def _slope(loss: str, g: Any, x: Any, y: Any, parameter: float, reduction: str) 
     return out
 
 
-@fused
-def mse_loss(plain: Any, prediction: Any, target: Any, reduction: str = "mean") -> Any:
-    """The op `mse_loss`: one launch."""
-    out = _value("mse", prediction, target, 0.0, reduction)
-    return plain(prediction, target, reduction) if out is None else out
+# What a call of an op means: the kernel, its number (where that is none, the body is asked), and the reduction.
+_CALLS: dict[str, Callable[..., tuple[str, Any, str]]] = {
+    "mse_loss": lambda reduction="mean": ("mse", 0.0, reduction),
+    "l1_loss": lambda reduction="mean": ("l1", 0.0, reduction),
+    "huber_loss": lambda delta=1.0, reduction="mean": ("huber", delta if delta > 0 else None, reduction),
+    "binary_cross_entropy_with_logits": lambda pos_weight=None, reduction="mean": (
+        ("binary_cross_entropy", 1.0, reduction)
+        if pos_weight is None
+        else ("weighted_binary_cross_entropy", pos_weight, reduction)
+    ),
+    # A label that is neither -1 nor +1 makes the loss NaN, and is reported (`complaints.py`).
+    "logistic_loss": lambda reduction="mean": ("logistic", 0.0, reduction),
+}
 
 
-@fused
-def mse_loss_slope(plain: Any, g: Any, prediction: Any, target: Any, reduction: str = "mean") -> Any:
-    """`g` times the derivative of `mse_loss` by the predictions: one launch."""
-    out = _slope("mse", g, prediction, target, 0.0, reduction)
-    return plain(g, prediction, target, reduction) if out is None else out
+def _fuse(op: str, read: Callable[..., tuple[str, Any, str]]) -> None:
+    """The op `op`, and `<op>_slope`: `g` times its derivative by the predictions."""
+
+    def value(plain: Callable[..., Any], x: Any, y: Any, *given: Any, **named: Any) -> Any:
+        out = _value(x, y, *read(*given, **named))
+        return plain(x, y, *given, **named) if out is None else out
+
+    def slope(plain: Callable[..., Any], g: Any, x: Any, y: Any, *given: Any, **named: Any) -> Any:
+        out = _slope(g, x, y, *read(*given, **named))
+        return plain(g, x, y, *given, **named) if out is None else out
+
+    FUSED[op], FUSED[f"{op}_slope"] = value, slope
 
 
-@fused
-def l1_loss(plain: Any, prediction: Any, target: Any, reduction: str = "mean") -> Any:
-    """The op `l1_loss`: one launch."""
-    out = _value("l1", prediction, target, 0.0, reduction)
-    return plain(prediction, target, reduction) if out is None else out
-
-
-@fused
-def l1_loss_slope(plain: Any, g: Any, prediction: Any, target: Any, reduction: str = "mean") -> Any:
-    """`g` times the derivative of `l1_loss` by the predictions: one launch."""
-    out = _slope("l1", g, prediction, target, 0.0, reduction)
-    return plain(g, prediction, target, reduction) if out is None else out
-
-
-@fused
-def huber_loss(plain: Any, prediction: Any, target: Any, delta: float = 1.0, reduction: str = "mean") -> Any:
-    """The op `huber_loss`: one launch."""
-    out = _value("huber", prediction, target, delta, reduction) if delta > 0 else None
-    return plain(prediction, target, delta, reduction) if out is None else out
-
-
-@fused
-def huber_loss_slope(
-    plain: Any, g: Any, prediction: Any, target: Any, delta: float = 1.0, reduction: str = "mean"
-) -> Any:
-    """`g` times the derivative of `huber_loss` by the predictions: one launch."""
-    out = _slope("huber", g, prediction, target, delta, reduction)
-    return plain(g, prediction, target, delta, reduction) if out is None else out
-
-
-def _weighted(pos_weight: Any) -> tuple[str, Any]:
-    """The kernel for a weight of positive targets, and its parameter."""
-    return ("binary_cross_entropy", 1.0) if pos_weight is None else ("weighted_binary_cross_entropy", pos_weight)
-
-
-@fused
-def binary_cross_entropy_with_logits(
-    plain: Any, logits: Any, targets: Any, pos_weight: Any = None, reduction: str = "mean"
-) -> Any:
-    """The op `binary_cross_entropy_with_logits`, if `pos_weight` is a number: one launch."""
-    loss, weight = _weighted(pos_weight)
-    out = _value(loss, logits, targets, weight, reduction)
-    return plain(logits, targets, pos_weight, reduction) if out is None else out
-
-
-@fused
-def binary_cross_entropy_with_logits_slope(
-    plain: Any, g: Any, logits: Any, targets: Any, pos_weight: Any = None, reduction: str = "mean"
-) -> Any:
-    """`g` times the derivative of `binary_cross_entropy_with_logits` by the logits: one launch."""
-    loss, weight = _weighted(pos_weight)
-    out = _slope(loss, g, logits, targets, weight, reduction)
-    return plain(g, logits, targets, pos_weight, reduction) if out is None else out
-
-
-@fused
-def logistic_loss(plain: Any, scores: Any, labels: Any, reduction: str = "mean") -> Any:
-    """The op `logistic_loss`, if the labels have the dtype of the scores: one launch.
-
-    A label that is neither -1 nor +1 makes the loss NaN, and is reported (`complaints.py`).
-    """
-    out = _value("logistic", scores, labels, 0.0, reduction)
-    return plain(scores, labels, reduction) if out is None else out
-
-
-@fused
-def logistic_loss_slope(plain: Any, g: Any, scores: Any, labels: Any, reduction: str = "mean") -> Any:
-    """`g` times the derivative of `logistic_loss` by the scores: one launch."""
-    out = _slope("logistic", g, scores, labels, 0.0, reduction)
-    return plain(g, scores, labels, reduction) if out is None else out
+for _op, _read in _CALLS.items():
+    _fuse(_op, _read)
