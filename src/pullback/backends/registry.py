@@ -56,7 +56,13 @@ def _cuda() -> Backend:
     return CudaBackend()
 
 
-_makers: dict[str, Callable[[], Backend]] = {"cuda": _cuda}
+def _meta() -> Backend:
+    from .meta.backend import MetaBackend  # few ask for it, and every import would pay
+
+    return MetaBackend()
+
+
+_makers: dict[str, Callable[[], Backend]] = {"cuda": _cuda, "meta": _meta}
 
 
 def backend_for(device: str) -> Backend:

@@ -1,0 +1,193 @@
+"""An array of a shape, a dtype and a layout, without numbers."""
+
+from collections.abc import Callable, Sequence
+from functools import cmp_to_key, lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ...errors import DeviceError
+from .metering import Meter, current_meter
+
+__all__ = ["MetaArray", "fresh", "nbytes_of", "outside", "view", "work"]
+
+
+class _Buffer:
+    """Memory that would be there, for as long as an array of it lives."""
+
+    __slots__ = ("meter", "nbytes")
+
+    def __init__(self, nbytes: int, meter: Meter | None) -> None:
+        self.nbytes, self.meter = nbytes, meter
+        if meter is not None:
+            meter.allocate(nbytes)
+
+    def __del__(self) -> None:
+        if self.meter is not None:
+            self.meter.release(self.nbytes)
+
+
+class MetaArray:
+    """An array without numbers, with the layout that NumPy would give it.
+
+    Attributes:
+        ghost: A NumPy array of the same shape, strides and dtype over memory that is not there. NumPy's views of it
+            (transposes, slices, reshapes that need no copy) are right; its numbers are never read.
+        buffer: What it is, or is a view of.
+        base: None, or the buffer if this is a view of another array.
+        known: The integers or booleans of an array that came from outside: what they choose has a known shape.
+    """
+
+    __slots__ = ("__weakref__", "base", "buffer", "dtype", "ghost", "known", "ndim", "shape", "size")
+    __array_ufunc__ = None  # NumPy's scalars leave operators to this class
+
+    def __init__(self, ghost: np.ndarray, buffer: _Buffer, owner: bool, known: np.ndarray | None = None) -> None:
+        self.ghost, self.buffer, self.base, self.known = ghost, buffer, None if owner else buffer, known
+        self.shape, self.dtype, self.ndim, self.size = ghost.shape, ghost.dtype, ghost.ndim, ghost.size
+
+    @property
+    def device(self) -> str:
+        """ "meta"."""
+        return "meta"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def mT(self) -> "MetaArray":
+        """The last two axes swapped."""
+        return view(self, self.ghost.mT)
+
+    @property
+    def T(self) -> "MetaArray":
+        """All axes reversed."""
+        return view(self, self.ghost.T)
+
+    def __repr__(self) -> str:
+        return f"MetaArray({self.shape}, {self.dtype})"
+
+    def __len__(self) -> int:
+        return len(self.ghost)
+
+    def __bool__(self) -> bool:
+        """False: bodies of ops look at numbers only to refuse them, and there is nothing to refuse."""
+        return False
+
+    def __float__(self) -> float:
+        """1: a body that divides by a number has one that it can divide by."""
+        return 1.0
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise DeviceError("a tensor on 'meta' has a shape and a dtype and no numbers; give one on 'cpu' to compute")
+
+    def reshape(self, *shape: Any) -> "MetaArray":
+        """As NumPy's method."""
+        return self.call("reshape", self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+    def __getitem__(self, index: Any) -> "MetaArray":
+        return self.call("getitem", self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.call("setitem", self, index, value)
+
+    call: Callable[..., Any]  # the native functions by name; `functions` gives it
+
+
+def _operator(name: str) -> Callable[[MetaArray, Any], Any]:
+    return lambda self, other: self.call(name, self, other)
+
+
+def _reflected(name: str) -> Callable[[MetaArray, Any], Any]:
+    return lambda self, other: self.call(name, other, self)
+
+
+def _in_place(name: str) -> Callable[[MetaArray, Any], Any]:
+    return lambda self, other: self.call("in_place", name, self, other)
+
+
+_OPERATORS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide",
+    "mod": "remainder", "pow": "pow", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or",
+    "xor": "bitwise_xor", "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+}  # fmt: skip
+_COMPARISONS = {
+    "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
+}  # fmt: skip
+for _short, _name in _OPERATORS.items():
+    setattr(MetaArray, f"__{_short}__", _operator(_name))
+    setattr(MetaArray, f"__r{_short}__", _reflected(_name))
+    setattr(MetaArray, f"__i{_short}__", _in_place(_name))
+for _short, _name in _COMPARISONS.items():
+    setattr(MetaArray, f"__{_short}__", _operator(_name))
+for _short, _name in {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_invert"}.items():
+    setattr(MetaArray, f"__{_short}__", lambda self, _name=_name: self.call(_name, self))
+MetaArray.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+@lru_cache(maxsize=64)
+def _cell(dtype: Any) -> np.ndarray:
+    return np.zeros(1, dtype)
+
+
+def ghost_of(shape: Sequence[int], dtype: Any, like: Sequence[np.ndarray] = ()) -> np.ndarray:
+    """A ghost of a fresh array: in row-major order or, as NumPy's functions do, in the order of what it is like."""
+    order: Sequence[int] = range(len(shape))
+    if any(not g.flags.c_contiguous for g in like):
+        order = sorted(order, key=cmp_to_key(lambda i, j: _outer_first(like, i, j)))
+    strides, step = [0] * len(shape), dtype.itemsize
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
+    return as_strided(_cell(dtype), tuple(shape), strides)
+
+
+def _outer_first(like: Sequence[np.ndarray], i: int, j: int) -> int:
+    """Which of two axes NumPy makes the outer one: that of the longer stride in the first array that tells."""
+    for g in like:
+        a, b = abs(g.strides[i]), abs(g.strides[j])
+        if a and b and a != b:
+            return -1 if a > b else 1
+    return i - j
+
+
+def fresh(shape: Sequence[int], dtype: Any, like: Sequence[np.ndarray] = ()) -> MetaArray:
+    """A new array, in memory of its own."""
+    ghost = ghost_of(shape, dtype, like)
+    return MetaArray(ghost, _Buffer(prod(shape) * dtype.itemsize, current_meter()), True)
+
+
+def outside(array: Any) -> MetaArray:
+    """What stands for an array of numbers: its memory is not counted."""
+    is_host = isinstance(array, np.ndarray | np.generic)
+    strides = array.strides if is_host else ghost_of(array.shape, np.dtype(array.dtype)).strides
+    ghost = as_strided(_cell(np.dtype(array.dtype)), array.shape, strides)
+    return MetaArray(ghost, _Buffer(0, None), True, np.asarray(array) if is_host and array.dtype.kind in "biu" else None)
+
+
+def view(x: MetaArray, ghost: np.ndarray) -> MetaArray:
+    """A view of `x`."""
+    return MetaArray(ghost, x.buffer, False)
+
+
+def nbytes_of(x: Any) -> int:
+    """Bytes of different numbers in an array: those along a broadcast axis are read once."""
+    if not isinstance(x, MetaArray):
+        return getattr(x, "nbytes", 0)
+    lengths = [n for n, step in zip(x.shape, x.ghost.strides, strict=True) if step or n == 0]
+    return prod(lengths) * x.dtype.itemsize
+
+
+def work(
+    name: str, out: Any, operands: Sequence[Any], flops: int = 0, multiply_adds: int = 0,
+    read: int = 0, written: int | None = None,
+) -> Any:  # fmt: skip
+    """Tell the meter of a function that read `operands`, and `read` bytes more, and made `out`, which is given back."""
+    meter = current_meter()
+    if meter is not None:
+        read += sum(map(nbytes_of, operands))
+        meter.work(name, flops, multiply_adds, read, out.nbytes if written is None else written)
+    return out

@@ -1,0 +1,162 @@
+"""Functions of numbers one by one, and reductions, on arrays without numbers.
+
+What counts as a floating-point operation: one for each number that a function or an operator computes from
+floating-point numbers, whatever the function; a reduction of n numbers to one takes n - 1. Comparisons, logic, choices,
+casts and copies take none.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .array import MetaArray, fresh, outside, work
+
+__all__ = ["FUNCTIONS", "arrays", "broadcast", "is_float", "reduced_shape"]
+
+_NAMES = """abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or
+bitwise_right_shift bitwise_xor ceil copysign cos cosh divide equal exp expm1 floor floor_divide greater greater_equal
+hypot isfinite isinf isnan less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor
+maximum minimum multiply negative nextafter not_equal positive pow reciprocal remainder round sign signbit sin sinh sqrt
+square subtract tan tanh trunc"""
+_MOVES = {"positive", "where"}
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether numbers of the dtype are of floating point."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def arrays(operands: Sequence[Any]) -> list[Any]:
+    """Operands as arrays without numbers; Python numbers stay."""
+    return [x if isinstance(x, MetaArray) or x.__class__ in (bool, int, float) else outside(x) for x in operands]
+
+
+def broadcast(operands: Sequence[Any]) -> tuple[tuple[int, ...], list[np.ndarray]]:
+    """The shape that operands broadcast to, and their ghosts in it."""
+    ghosts = [x.ghost for x in operands if isinstance(x, MetaArray)]
+    shape = np.broadcast_shapes(*(g.shape for g in ghosts))
+    return shape, [g if g.shape == shape else np.broadcast_to(g, shape) for g in ghosts]
+
+
+@lru_cache(maxsize=4096)
+def _dtype_of(function: Any, kinds: tuple[Any, ...]) -> np.dtype:
+    """The dtype NumPy's function gives for arrays of these dtypes and Python numbers of these classes."""
+    given = [kind(1) if isinstance(kind, type) else np.ones(0, kind) for kind in kinds]
+    found: np.dtype = function(*given).dtype
+    return found
+
+
+def _kinds(operands: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(x.dtype if isinstance(x, MetaArray) else type(x) for x in operands)
+
+
+def _elementwise(name: str, function: Any) -> Callable[..., Any]:
+    def call(*given: Any, **_: Any) -> Any:
+        operands = arrays(given)
+        shape, ghosts = broadcast(operands)
+        dtype = _dtype_of(function, _kinds(operands))
+        out = fresh(shape, dtype, ghosts)
+        counts = name not in _MOVES and is_float(dtype)
+        return work(name, out, operands, flops=out.size if counts else 0)
+
+    return call
+
+
+def _in_place(name: str, x: MetaArray, other: Any) -> MetaArray:
+    """`x += other` and its like."""
+    (operand,) = arrays([other])
+    shape, _ = broadcast([x, operand])
+    if shape != x.shape:
+        raise ValueError(f"non-broadcastable output operand with shape {x.shape} doesn't match the shape {shape}")
+    return work(name, x, [x, operand], flops=x.size if is_float(x.dtype) else 0)
+
+
+def _clip(x: Any, low: Any = None, high: Any = None) -> Any:
+    for name, bound in (("maximum", low), ("minimum", high)):
+        if bound is not None:
+            x = FUNCTIONS[name](x, bound)
+    return x
+
+
+def reduced_shape(x: MetaArray, axis: Any, keepdims: bool) -> tuple[tuple[int, ...], list[np.ndarray]]:
+    """The shape of a reduction of `x`, and its ghost along the axes that stay."""
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, Sequence) else (axis,)
+    gone = {range(x.ndim)[a] for a in axes}  # an axis that does not exist is an IndexError
+    index = tuple(slice(0, 1) if a in gone and keepdims else 0 if a in gone else slice(None) for a in range(x.ndim))
+    shape = tuple(1 if a in gone else n for a, n in enumerate(x.shape) if keepdims or a not in gone)
+    return shape, [] if any(x.shape[a] == 0 for a in gone) else [x.ghost[index]]
+
+
+def _reduction(name: str, function: Any, extra: int = 0, fails_empty: bool = False) -> Callable[..., Any]:
+    """`extra`: operations per result beside those that join the numbers."""
+
+    def call(given: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False, **_: Any) -> Any:
+        (x,) = arrays([given])
+        shape, ghosts = reduced_shape(x, axis, keepdims)
+        kind = _dtype_of(function, (x.dtype,)) if dtype is None else np.dtype(dtype)
+        out = fresh(shape, kind, ghosts)
+        if fails_empty and out.size and not x.size:
+            raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
+        counts = is_float(x.dtype) and is_float(kind)
+        return work(name, out, [x], flops=max(x.size - out.size, 0) + extra * out.size if counts else 0)
+
+    return call
+
+
+def _dtype_reduction(kind: str) -> Callable[[Any], Any]:
+    return lambda x: np.empty(0, kind)
+
+
+def _scan(name: str, function: Any) -> Callable[..., Any]:
+    def call(given: Any, axis: Any = None, dtype: Any = None, include_initial: bool = False, **_: Any) -> Any:
+        (x,) = arrays([given])
+        place = range(x.ndim)[axis if axis is not None else 0]
+        shape = tuple(n + (include_initial and a == place) for a, n in enumerate(x.shape))
+        kind = _dtype_of(function, (x.dtype,)) if dtype is None else np.dtype(dtype)
+        out = fresh(shape, kind)
+        steps = max(x.shape[place] - 1, 0) * prod(n for a, n in enumerate(x.shape) if a != place)
+        return work(name, out, [x], flops=steps if is_float(kind) else 0)
+
+    return call
+
+
+def _where(condition: Any, x: Any, y: Any) -> Any:
+    operands = arrays([condition, x, y])
+    shape, ghosts = broadcast(operands)
+    dtype = _dtype_of(np.add, _kinds(operands[1:])) if any(k is not np.dtype(bool) for k in _kinds(operands[1:])) else (
+        np.dtype(bool)
+    )  # fmt: skip
+    return work("where", fresh(shape, dtype, ghosts), operands)
+
+
+def _astype(given: Any, dtype: Any, copy: bool = True, **_: Any) -> Any:
+    (x,) = arrays([given])
+    if not copy and x.dtype == dtype:
+        return x
+    return work("astype", fresh(x.shape, np.dtype(dtype), [x.ghost]), [x])
+
+
+_extreme = _dtype_reduction("int64")
+FUNCTIONS: dict[str, Callable[..., Any]] = {name: _elementwise(name, getattr(np, name)) for name in _NAMES.split()} | {
+    "in_place": _in_place,
+    "clip": _clip,
+    "where": _where,
+    "astype": _astype,
+    "erf": _elementwise("erf", np.tanh),
+    "erfc": _elementwise("erfc", np.tanh),
+    "sum": _reduction("sum", np.sum),
+    "prod": _reduction("prod", np.prod),
+    "max": _reduction("max", lambda x: x, fails_empty=True),
+    "min": _reduction("min", lambda x: x, fails_empty=True),
+    "mean": _reduction("mean", np.negative, extra=1),
+    "any": _reduction("any", _dtype_reduction("bool")),
+    "all": _reduction("all", _dtype_reduction("bool")),
+    "count_nonzero": _reduction("count_nonzero", _extreme),
+    "argmax": _reduction("argmax", _extreme, fails_empty=True),
+    "argmin": _reduction("argmin", _extreme, fails_empty=True),
+    "cumulative_sum": _scan("cumulative_sum", np.sum),
+    "cumulative_prod": _scan("cumulative_prod", np.prod),
+}

@@ -1,0 +1,42 @@
+"""Who is told of the work that arrays without numbers stand for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+__all__ = ["Meter", "current_meter", "metering"]
+
+
+class Meter(Protocol):
+    """What counts. All numbers are exact Python integers."""
+
+    def work(self, name: str, flops: int, multiply_adds: int, read: int, written: int) -> None:
+        """A native function ran, with so many floating-point operations, of which two for each multiply-add of a
+        product of matrices are counted; it read and wrote so many bytes of arrays."""
+
+    def allocate(self, nbytes: int) -> None:
+        """A new buffer."""
+
+    def release(self, nbytes: int) -> None:
+        """The last array of a buffer is gone."""
+
+    def enter(self, name: str) -> None:
+        """What follows belongs to the op `name`."""
+
+    def leave(self) -> None:
+        """The op that was entered last is done."""
+
+
+_current: ContextVar[Meter | None] = ContextVar("meter", default=None)
+current_meter = _current.get
+
+
+@contextmanager
+def metering(meter: Meter | None) -> Iterator[None]:
+    """A context (of this thread and async context) in which `meter` is told of all work; None: nobody is."""
+    token = _current.set(meter)
+    try:
+        yield
+    finally:
+        _current.reset(token)
