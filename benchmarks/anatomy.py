@@ -10,7 +10,7 @@ import numpy as np
 
 import pullback as pb
 from pullback.core.op import OPS
-from pullback.core.tape import observe
+from pullback.core.recording import observe
 
 from .runner import spread, table
 from .steps import NETS, RATE, Problem
@@ -73,7 +73,7 @@ def ops(problem: Problem, steps: int) -> Times:
         seen[name] += 1
         times[f"{name}, {seen[name]}"].append(seconds)
 
-    def note(equation: Any, value: Any) -> None:
+    def note(equation: Any, inputs: Any, value: Any) -> None:
         nonlocal last
         add(f"record {equation.op.name}", perf_counter() - last)
         last = perf_counter()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import pullback as pb
-from pullback.core.tape import observe
+from pullback.core.recording import observe
 
 from .runner import table
 
@@ -85,7 +85,7 @@ def _network(activation: str, rng: np.random.Generator, layers: int) -> Any:
 def _collector(tape: dict[str, list[Any]], part: str) -> Any:
     """An observer that puts each equation under the name of a part of the net."""
     seen = tape[part] = []
-    return lambda e, value: seen.append(e)
+    return lambda e, inputs, value: seen.append(e)
 
 
 def _saved(tape: dict[str, list[Any]], x: np.ndarray) -> dict[str, dict[str, Any]]:

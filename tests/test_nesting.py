@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pullback as pb
-from pullback.core.tape import enable_recording
+from pullback.core.recording import enable_recording
 
 X = np.array([0.3, -0.7, 1.2])
 ONES = np.ones(3)

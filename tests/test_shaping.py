@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import pullback as pb
 from pullback.core.op import OPS
-from pullback.core.tape import observe
+from pullback.core.recording import observe
 from pullback.errors import ArgumentError, DtypeError, ShapeError
 
 SOME = settings(deadline=None, max_examples=60)
@@ -38,7 +38,7 @@ def same(actual, expected):
 def equations(f, *args):
     """The names of the ops that f records."""
     names = []
-    with observe(lambda equation, value: names.append(equation.op.name)):
+    with observe(lambda equation, _, value: names.append(equation.op.name)):
         f(*[pb.tensor(x, requires_grad=True) for x in args])
     return names
 

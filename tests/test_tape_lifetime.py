@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import pullback as pb
-from pullback.core.tape import Equation, enable_recording
+from pullback.core.recording import enable_recording
+from pullback.core.tape import Equation
 
 
 def leaf(values, dtype="float64"):

@@ -10,7 +10,7 @@ import pytest
 
 import pullback as pb
 from pullback.core.op import OPS
-from pullback.core.tape import observe
+from pullback.core.recording import observe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "backpropagation.md").read_text(encoding="utf-8")
 SECTIONS = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
@@ -38,7 +38,7 @@ def test_each_equation_is_pulled_once_and_parameters_are_dead_ends(monkeypatch):
     for depth in range(1, 7):
         equations, asked = [], Counter()
         weights = [pb.tensor(rng.normal(size=(3, 3)), requires_grad=True) for _ in range(depth)]
-        with observe(lambda equation, value, seen=equations: seen.append(equation)):
+        with observe(lambda equation, inputs, value, seen=equations: seen.append(equation)):
             h = pb.asarray(rng.normal(size=(2, 3)))
             for w in weights:
                 h = pb.tanh(h @ w)

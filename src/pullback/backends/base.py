@@ -42,8 +42,10 @@ class Backend:
         xp: The native `Namespace` that bodies of ops run on. Beyond the standard it has `scatter_add`, `scatter_set`,
             `erf`, `erfc` and `dtype`.
         array_types: Classes of the arrays this backend owns.
+        absorbs: Whether arrays of other backends may stand beside its own, and count as such: they have no numbers.
     """
 
+    absorbs = False
     name: str
     xp: Namespace
     array_types: tuple[type, ...]

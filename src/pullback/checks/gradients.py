@@ -8,7 +8,8 @@ import numpy as np
 
 from .. import trees
 from ..backends import BACKENDS, is_floating
-from ..core.tape import Equation, observe, pull, push
+from ..core.recording import observe
+from ..core.tape import Equation, pull, push
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, DtypeError, GradientCheckError
 from ..transforms.forward import jvp
@@ -222,7 +223,7 @@ class _Check:
     def recorded(self, arrays: Sequence[np.ndarray]) -> tuple[Trace, list[tuple[Equation, Any]]]:
         """A run of f with every equation and its value."""
         seen: list[tuple[Equation, Any]] = []
-        with observe(lambda e, value: seen.append((e, value))):
+        with observe(lambda e, _, value: seen.append((e, value))):
             trace = Trace("check_gradients", self.f, self.tensors(arrays))
         return trace, seen
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import BACKENDS, Backend, canonical_dtype, default_dtype, is_floating
-from ..errors import ArgumentError, DeviceError, PullbackError
-from .explain import explained, inputs_met
+from ..backends import BACKENDS, default_dtype, is_floating
+from ..errors import ArgumentError, PullbackError
+from .explain import explained
 from .op import MISSING, OPS, TENSORS, Op
-from .tape import Equation, part_tensors, recording, tick
-from .tensor import WEAK, Tensor, as_array, new_tensor
+from .operands import array_of, operand, together
+from .recording import recording
+from .tape import Equation, part_tensors, tick
+from .tensor import WEAK, Tensor, new_tensor
 
 __all__ = ["door"]
 
@@ -65,7 +67,7 @@ def _unary(op: Op) -> Callable[..., Any]:
             e.seq, e.op, e.parents, e.fit = tick(), op, (node,), None
             e.saved = (data,) if keeps_out else keep((None, array, data))
             if on is not True:
-                on(e, data)
+                on.recorded(e, (array,), data)
         return out
 
     return _with_names(call, op)
@@ -115,7 +117,7 @@ def _binary(op: Op) -> Callable[..., Any]:
             e.seq, e.op, e.parents, e.saved = tick(), op, (m, n), keep((None, a, b, data))
             e.fit = None if fits else fit_of(op, (m, n), (a, b), data)
             if on is not True:
-                on(e, data)
+                on.recorded(e, (a, b), data)
         return out
 
     return _with_names(call, op)
@@ -161,7 +163,7 @@ def _ternary(op: Op) -> Callable[..., Any]:
             fits = a.dtype is dtype and b.dtype is dtype and (c is None or c.dtype is dtype)
             e.fit = None if fits else fit_of(op, e.parents, (a, b, c), data)
             if on is not True:
-                on(e, data)
+                on.recorded(e, (a, b, c), data)
         return out
 
     call.__defaults__ = tuple(a.default for a in op.arguments if a.default is not MISSING)
@@ -381,7 +383,7 @@ def _recorder(op: Op) -> Callable[..., Any]:
         fits = by_dtype and tracked == 1 and arrays[0].dtype is data.dtype
         e.fit = None if fits else fit_of(op, nodes, arrays, data, always)
         if on is not True:
-            on(e, data)
+            on.recorded(e, arrays, data)
         if op.outputs:
             return part_tensors(data, e)
         out = new(Tensor)
@@ -395,83 +397,6 @@ def _constant(op: Op, value: Any) -> Any:
     """The value of a call that is not recorded."""
     data = value[0] if op.kept else value
     return op.gather(new_tensor(d, None) for d in data) if op.outputs else new_tensor(data, None)
-
-
-def operand(op: Op, x: Any, name: str) -> Any:
-    """What is no Tensor, as an op takes it: Python numbers stay (they are weak), and None where it is the default; the
-    rest are arrays."""
-    if x.__class__ in WEAK:
-        return x
-    if isinstance(x, float):  # numpy.float64 is a Python float, and as weak
-        return float(x)
-    if x is None and any(a.name == name and a.default is None for a in op.arguments):
-        return x
-    return array_of(op, x, name)
-
-
-def array_of(op: Op, x: Any, name: str) -> Any:
-    """The array of the argument `name` of an op. Raises as `as_array`, and names both."""
-    try:
-        return as_array(x)
-    except PullbackError as error:
-        raise type(error)(f"{op.name}: argument {name}: {error}") from error
-
-
-def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[Any], type]:
-    """Arrays that may meet in one op, and the class of one of them.
-
-    One device is required. Python numbers stay weak beside an array and become arrays where none is, and in a sequence.
-    For elementwise ops, integers and booleans beside floating-point arrays take their dtype; beside nothing but a
-    Python float, the default one.
-    """
-    present = [a for a in arrays if a is not None and a.__class__ not in WEAK]
-    if not present:
-        arrays = [a if a is None else as_array(a) for a in arrays]
-        present = [a for a in arrays if a is not None]
-    backend = BACKENDS[present[0].__class__]
-    if any(BACKENDS[a.__class__] is not backend for a in present[1:]):
-        raise DeviceError(
-            f"{op.name}: its inputs are on different devices; move them with .to(): {inputs_met(op, arrays)}"
-        )
-    if op.sequence and len(present) < len(arrays):
-        arrays = present = [_like(present, a, backend) if a.__class__ in WEAK else a for a in arrays]
-    fraction = op.differentiable and not op.sequence and any(a.__class__ is float for a in arrays)
-    if promotes and (fraction or len({a.dtype for a in present}) > 1):
-        values = [a for i, a in enumerate(arrays) if hasattr(a, "dtype") and not _is_condition(op, i)]
-        floating = [a.dtype for a in values if is_floating(a.dtype)]
-        if fraction and not values:
-            kind, place = default_dtype(), backend.device_of(present[0])
-            arrays = [backend.asarray(a, dtype=kind, device=place) if a.__class__ in WEAK else a for a in arrays]
-        elif (floating or fraction) and len(floating) < len(values):
-            kind = _joint_dtype(floating)
-            arrays = [
-                a
-                if not hasattr(a, "dtype") or is_floating(a.dtype) or _is_condition(op, i)
-                else backend.beside(a).astype(a, kind)
-                for i, a in enumerate(arrays)
-            ]
-    return arrays, present[0].__class__
-
-
-def _joint_dtype(floating: Sequence[Any]) -> Any:
-    """The dtype that numbers of these floating-point dtypes meet in; the default one where there are none."""
-    if not floating:
-        return default_dtype()
-    return floating[0] if len(set(floating)) == 1 else np.result_type(*floating)
-
-
-def _like(present: Sequence[Any], number: Any, backend: Backend) -> Any:
-    """A Python number as an array of the dtype that it takes beside those that are present."""
-    floating = [a.dtype for a in present if is_floating(a.dtype)]
-    if not floating and isinstance(number, float):
-        kind = default_dtype()
-    else:
-        kind = floating[0] if floating else np.result_type(canonical_dtype(present[0].dtype), number)
-    return backend.asarray(number, dtype=kind, device=backend.device_of(present[0]))
-
-
-def _is_condition(op: Op, position: int) -> bool:
-    return op.differentiable and not op.sequence and op.rules[position] is None
 
 
 def fit_of(op: Op, nodes: Sequence[Any], arrays: Sequence[Any], data: Any, always: bool = False) -> Any:

@@ -13,7 +13,8 @@ tangent) of one side to the other. It is a function of named values, and its nam
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from operator import itemgetter
@@ -37,6 +38,7 @@ __all__ = [
     "TensorOps",
     "named",
     "names_of",
+    "wrapped_bodies",
 ]
 
 Rule = Callable[..., Any]
@@ -174,7 +176,10 @@ class Op:
     def body_on(self, backend: Backend, ops: Any = None) -> Callable[..., Any]:
         """What runs this op on raw arrays of `backend`; a composite runs over `ops`."""
         plain = MethodType(self.forward, ops if self.kind == "composite" else backend.xp)  # `partial` takes longer
-        return backend.fused(self.name, plain)
+        run = backend.fused(self.name, plain)
+        for wrap in _wraps:
+            run = wrap(self, backend, run)
+        return run
 
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join((*self.inputs, *self.params))})>"
@@ -291,3 +296,29 @@ class _ArrayOpsByClass(dict[type, ArrayOps]):
 
 TENSORS = TensorOps()
 ARRAYS = _ArrayOpsByClass()
+
+_wraps: list[Callable[[Op, Backend, Callable[..., Any]], Callable[..., Any]]] = []
+
+
+@contextmanager
+def wrapped_bodies(wrap: Callable[[Op, Backend, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """A context in which `wrap(op, backend, body)` is what runs an op on raw arrays, in all threads.
+
+    Outside of it bodies run bare: whoever measures costs nothing when nobody measures.
+    """
+    _wraps.append(wrap)
+    _forget_bodies()
+    try:
+        yield
+    finally:
+        _wraps.remove(wrap)
+        _forget_bodies()
+
+
+def _forget_bodies() -> None:
+    """Bodies are bound anew when they are next asked for."""
+    for op in OPS.values():
+        op.bodies.clear()
+    for ops in ARRAYS.values():
+        for name in OPS:
+            vars(ops).pop(name, None)

@@ -5,8 +5,6 @@ cycles, and an equation lives exactly as long as something that depends on it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar, Token
-from functools import wraps
 from itertools import count
 from operator import attrgetter
 from sys import getrefcount
@@ -15,6 +13,7 @@ from typing import Any
 from ..backends import BACKENDS
 from ..errors import MutationError, RuleError, TapeError
 from .op import ARRAYS, OPS, TENSORS, Array, ArrayOps, Op
+from .recording import enable_recording, observing
 
 __all__ = [
     "HEAD",
@@ -22,61 +21,15 @@ __all__ = [
     "Equation",
     "Leaf",
     "commit",
-    "enable_recording",
     "mutate",
-    "no_grad",
-    "observe",
     "pull",
     "push",
-    "recording",
     "tape_of",
     "tick",
     "unread",
 ]
 
 tick: Callable[[], int] = count(1).__next__  # one clock for equations, leaves and mutations
-_on: ContextVar[Any] = ContextVar("recording", default=True)
-recording = _on.get
-"""Whether ops are recorded in this thread and async context: False, True, or an observer, which is called as
-`observer(equation, value)` for each equation written (checks and ledgers read a computation this way)."""
-
-
-class _Recording:
-    """A context (and decorator) that sets the state of recording, for this thread and this async context only."""
-
-    def __init__(self, state: Any) -> None:
-        self._state = state
-        self._tokens: list[Token[Any]] = []
-
-    def __enter__(self) -> None:
-        state = _on.get() if self._state is True and _on.get() else self._state  # an observer goes on observing
-        self._tokens.append(_on.set(state))
-
-    def __exit__(self, *_: object) -> None:
-        _on.reset(self._tokens.pop())
-
-    def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(f)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with _Recording(self._state):
-                return f(*args, **kwargs)
-
-        return wrapped
-
-
-def no_grad() -> _Recording:
-    """A context, or a decorator, in which nothing is recorded. It holds for this thread and async context only."""
-    return _Recording(False)
-
-
-def enable_recording() -> _Recording:
-    """A context in which ops are recorded, whatever is outside it."""
-    return _Recording(True)
-
-
-def observe(observer: Callable[[Any, Any], None]) -> _Recording:
-    """A context in which ops are recorded, and `observer(equation, value)` is called for each."""
-    return _Recording(observer)
 
 
 class Leaf:
@@ -229,6 +182,21 @@ def pull(
     """
     refuse_mutated(tape)
     steps = tape if free else tape[:]
+    observer = observing()
+    if observer is None:
+        _pull(steps, found, higher, wanted, free)
+        return
+    while steps:
+        one = [steps.pop()]
+        if one[0] in found:
+            with observer.pulling(one[0], found):
+                _pull(one, found, higher, wanted, free)
+        elif free:
+            one[0].parents = one[0].saved = None
+
+
+def _pull(steps: list[Equation], found: dict[Any, Any], higher: bool, wanted: set[Any] | None, free: bool) -> None:
+    """The walk itself: `steps` are consumed from the last to the first."""
     kind: Any = None
     ops: Any = TENSORS
     while steps:
@@ -418,24 +386,34 @@ def part_tensors(values: Sequence[Any], e: Equation) -> tuple[Any, ...]:
 def push(tape: Sequence[Equation], found: dict[Any, Any], higher: bool = False) -> None:
     """Walk `tape` forwards. `found` maps nodes to tangents, of the inputs before, of everything they reach after."""
     refuse_mutated(tape)
+    observer = observing()
     for e in tape:
-        total = None
-        op, parents = e.op, e.parents
-        tangents = [(i, n, found[n]) for i, n in enumerate(parents) if n is not None and n in found]
+        tangents = [(i, found[n]) for i, n in enumerate(e.parents) if n is not None and n in found]
         if not tangents:
             continue
-        saved = lift(e) if higher else e.saved
-        for i, _, t in tangents:
-            bound = op.bound_pushes[0 if op.sequence else i]
-            if bound is None:
-                x = transposed(e, i, t, higher)
-            else:
-                x = bound(TENSORS if higher else _ops_of(t), t, i, saved)
-            if x is not None:
-                x = Bundle(x) if op.outputs else x
-                total = x if total is None else total + x
+        if observer is None:
+            total = _pushed(e, tangents, higher)
+        else:
+            with observer.pushing(e):
+                total = _pushed(e, tangents, higher)
         if total is not None:
-            found[e] = total if e.fit is None or op.outputs else spread(total, e.fit[-1], higher)
+            found[e] = total
+
+
+def _pushed(e: Equation, tangents: Sequence[tuple[int, Any]], higher: bool) -> Any:
+    """The tangent of the value of `e` for tangents of its inputs, given with their positions; None for zero."""
+    op, total = e.op, None
+    saved = lift(e) if higher else e.saved
+    for i, t in tangents:
+        bound = op.bound_pushes[0 if op.sequence else i]
+        if bound is None:
+            x = transposed(e, i, t, higher)
+        else:
+            x = bound(TENSORS if higher else _ops_of(t), t, i, saved)
+        if x is not None:
+            x = Bundle(x) if op.outputs else x
+            total = x if total is None else total + x
+    return total if total is None or e.fit is None or op.outputs else spread(total, e.fit[-1], higher)
 
 
 def _ops_of(value: Any) -> ArrayOps:

@@ -12,7 +12,8 @@ from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError, TapeErr
 from ..shapes import Shape
 from .op import ARRAYS, TENSORS
 from .operators import Operators
-from .tape import Equation, Leaf, commit, mutate, pull, recording, tape_of
+from .recording import recording
+from .tape import Equation, Leaf, commit, mutate, pull, tape_of
 
 __all__ = ["Tensor", "TensorLike", "as_array", "asarray", "new_tensor", "tensor"]
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from .. import trees
 from ..backends import BACKENDS, canonical_dtype, device_kinds, is_floating
+from ..core.recording import observing
 from ..core.tape import mutate
 from ..core.tensor import Tensor, as_array, asarray
 from ..errors import ArgumentError, CheckpointError, DtypeError, ShapeError
@@ -41,7 +42,10 @@ class Module:
         raise ArgumentError(f"{type(self).__name__} defines no forward; write one, it is what a call runs")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        if (observer := observing()) is None:
+            return self.forward(*args, **kwargs)
+        with observer.calling(self):
+            return self.forward(*args, **kwargs)
 
     # --- what is inside ---
 

@@ -11,7 +11,8 @@ from math import e, inf, nan, pi
 from typing import Any
 
 from ..backends import BACKENDS, backend_for, canonical_dtype, default_dtype, is_floating
-from ..core.tape import Leaf, recording
+from ..core.recording import recording
+from ..core.tape import Leaf
 from ..core.tensor import Tensor, TensorLike, as_array
 from ..errors import ArgumentError, DtypeError, ShapeError, TapeError
 from ..shapes import Shape

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from .. import io
 from ..backends import backend_for
-from ..core.tape import no_grad
+from ..core.recording import no_grad
 from ..core.tensor import Tensor
 from ..data import Batches
 from ..errors import CheckpointError, NonFiniteError, PullbackError

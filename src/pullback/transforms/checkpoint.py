@@ -6,7 +6,8 @@ from typing import Any
 
 from .. import trees
 from ..core.op import TENSORS
-from ..core.tape import Equation, enable_recording, pull, push, recording, tape_of, tick
+from ..core.recording import enable_recording, recording
+from ..core.tape import Equation, pull, push, tape_of, tick
 from ..core.tensor import Tensor
 from .packed import record_function
 from .trace import require_function

@@ -9,7 +9,7 @@ import numpy as np
 from .. import trees
 from ..backends import is_floating
 from ..core.op import TENSORS
-from ..core.tape import enable_recording, no_grad, recording
+from ..core.recording import enable_recording, no_grad, recording
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, RuleError
 from .packed import record_function

@@ -5,6 +5,7 @@ from typing import Any
 
 from .. import trees
 from ..core.op import Array, Arrays, Op, Rule
+from ..core.recording import observing
 from ..core.tape import Bundle, equation, part_tensors
 from ..errors import RuleError
 
@@ -54,6 +55,8 @@ def record_function(name: str, nodes: Sequence[Any], out: Any, vjp: Rule | None,
     op = Op(body, "op", [pulled], [pushed if jvp else None], outputs=outputs)
     gathered = equation(GATHER, tuple(nodes), (((),) * len(nodes),), None)
     e = equation(op, (gathered,), ((), values), (None, tuple((x.shape, x.dtype) for x in values)))
+    if (observer := observing()) is not None:
+        observer.recorded(e, (), values)
     return trees.unflatten(spec, list(part_tensors(values, e)))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from .. import trees
 from ..backends import BACKENDS, is_floating
-from ..core.tape import HEAD, Equation, enable_recording, equation, pull, push, reaching, recording, tape_of, tick
+from ..core.recording import enable_recording, recording
+from ..core.tape import HEAD, Equation, equation, pull, push, reaching, tape_of, tick
 from ..core.tensor import Tensor, asarray
 from ..errors import DeviceError, DtypeError, ShapeError
 

@@ -19,6 +19,7 @@ from ...errors import DeviceError, DeviceMemoryError
 from ..base import Backend, Namespace, isdtype
 from . import checks, fused, updates
 from .complaints import raise_complaints
+from .devices import There, where_its_arrays_are
 
 __all__ = ["CudaBackend"]
 
@@ -33,38 +34,6 @@ def _scatter_set(array: Any, index: Any, values: Any) -> Any:
     """Write `values` into `array[index]` in place."""
     array[index] = values
     return array
-
-
-def _where_its_arrays_are(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`run(*args, **kwargs)` with the device of its arrays as the current one. Raises DeviceError if there are two."""
-    device = None
-    for given in args:
-        for x in given if given.__class__ in (list, tuple) else (given,):
-            if isinstance(x, cupy.ndarray):
-                if device is None:
-                    device = x.device
-                elif x.device != device:
-                    raise DeviceError(f"its arrays are on cuda:{device.id} and cuda:{x.device.id}; move one with .to()")
-    if device is None or device.id == cupy.cuda.get_device_id():
-        return run(*args, **kwargs)
-    with device:
-        return run(*args, **kwargs)
-
-
-class _There(Namespace):
-    """The functions of a namespace, each with `device` as the current one."""
-
-    def __init__(self, xp: Namespace, device: Any) -> None:
-        self._xp, self._device = xp, device
-
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(self._xp, name)
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with self._device:
-                return function(*args, **kwargs)
-
-        return run
 
 
 def _size(count: int) -> str:
@@ -125,7 +94,7 @@ class CudaBackend(Backend):
         return cupy.cuda.Device(self._number(device))
 
     def beside(self, array: Any) -> Namespace:
-        return self.xp if self._alone else _There(self.xp, array.device)
+        return self.xp if self._alone else There(self.xp, array.device)
 
     @contextmanager
     def walking(self, array: Any) -> Iterator[None]:
@@ -140,7 +109,7 @@ class CudaBackend(Backend):
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         run = fused.bound(name, plain)
-        return run if self._alone else MethodType(_where_its_arrays_are, run)
+        return run if self._alone else MethodType(where_its_arrays_are, run)
 
     # --- many arrays in one launch ---
 

@@ -1,7 +1,7 @@
 """An array of a shape, a dtype and a layout, without numbers."""
 
 from collections.abc import Callable, Sequence
-from functools import cmp_to_key, lru_cache
+from functools import cmp_to_key, lru_cache, partial
 from math import prod
 from typing import Any
 
@@ -49,7 +49,7 @@ class MetaArray:
 
     @property
     def device(self) -> str:
-        """ "meta"."""
+        """Where it would be: "meta"."""
         return "meta"
 
     @property
@@ -137,7 +137,8 @@ def ghost_of(shape: Sequence[int], dtype: Any, like: Sequence[np.ndarray] = ()) 
     """A ghost of a fresh array: in row-major order or, as NumPy's functions do, in the order of what it is like."""
     order: Sequence[int] = range(len(shape))
     if any(not g.flags.c_contiguous for g in like):
-        order = sorted(order, key=cmp_to_key(lambda i, j: _outer_first(like, i, j)))
+        outer_first: Callable[[int, int], int] = partial(_outer_first, like)
+        order = sorted(order, key=cmp_to_key(outer_first))
     strides, step = [0] * len(shape), dtype.itemsize
     for axis in reversed(order):
         strides[axis] = step
@@ -165,7 +166,8 @@ def outside(array: Any) -> MetaArray:
     is_host = isinstance(array, np.ndarray | np.generic)
     strides = array.strides if is_host else ghost_of(array.shape, np.dtype(array.dtype)).strides
     ghost = as_strided(_cell(np.dtype(array.dtype)), array.shape, strides)
-    return MetaArray(ghost, _Buffer(0, None), True, np.asarray(array) if is_host and array.dtype.kind in "biu" else None)
+    known = np.asarray(array) if is_host and array.dtype.kind in "biu" else None
+    return MetaArray(ghost, _Buffer(0, None), True, known)
 
 
 def view(x: MetaArray, ghost: np.ndarray) -> MetaArray:

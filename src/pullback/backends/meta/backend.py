@@ -1,4 +1,4 @@
-"""The backend of the device "meta": arrays of shapes without numbers, on which every op runs and nothing is computed."""
+"""The backend of the device "meta": arrays without numbers, on which every op runs and nothing is computed."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ from .metering import current_meter
 
 __all__ = ["MetaBackend"]
 
-_CONSTANTS = ("e", "inf", "nan", "newaxis", "pi", "finfo", "iinfo", "result_type", "bool", "float16", "float32", "float64")
-_INTEGERS = tuple(f"{kind}{size}" for kind in ("int", "uint") for size in (8, 16, 32, 64))
+_CONSTANTS = """e inf nan newaxis pi finfo iinfo result_type bool float16 float32 float64 int8 int16 int32 int64 uint8
+uint16 uint32 uint64"""
 FUNCTIONS = elementwise.FUNCTIONS | shaping.FUNCTIONS | products.FUNCTIONS
 MetaArray.call = staticmethod(lambda name, *args: FUNCTIONS[name](*args))
 
@@ -29,10 +29,11 @@ class MetaBackend(Backend):
     """Shapes, dtypes and layouts. Whoever meters is told what the same calls would do to arrays of numbers."""
 
     name = "meta"
+    absorbs = True
     array_types = (MetaArray,)
 
     def __init__(self) -> None:
-        constants = {name: getattr(np, name) for name in (*_CONSTANTS, *_INTEGERS)}
+        constants = {name: getattr(np, name) for name in _CONSTANTS.split()}
         self.xp = Namespace(
             SimpleNamespace(**constants), **FUNCTIONS, linalg=products.linalg, dtype=np.dtype, isdtype=isdtype
         )

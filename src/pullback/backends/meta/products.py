@@ -75,7 +75,7 @@ def _square(name: str, flops: Callable[[int], int], shape: Callable[[Any], Seque
     return call
 
 
-def _several(name: str, parts: Callable[..., tuple[int, list[Sequence[int]]]]) -> Callable[..., Any]:
+def _several(name: str, parts: Callable[..., tuple[int, Sequence[Sequence[int]]]]) -> Callable[..., Any]:
     """A decomposition: `parts(m, n, **options)` gives operations and the shapes of the results for one matrix."""
     names = {"qr": ("Q", "R"), "svd": ("U", "S", "Vh"), "eigh": ("eigenvalues", "eigenvectors")}
     names |= {"slogdet": ("sign", "logabsdet")}
@@ -112,18 +112,18 @@ def _solve(left: Any, right: Any) -> Any:
     return work("solve", fresh(shape, np.result_type(a.dtype, b.dtype)), [a, b], flops=flops)
 
 
-def _qr(m: int, n: int, **_: Any) -> tuple[int, list[Sequence[int]]]:
+def _qr(m: int, n: int, **_: Any) -> tuple[int, Sequence[Sequence[int]]]:
     k = min(m, n)
     return 4 * m * n * k - 4 * k**3 // 3, [(m, k), (k, n)]  # Householder, and Q made of its reflections
 
 
-def _svd(m: int, n: int, full_matrices: bool = True) -> tuple[int, list[Sequence[int]]]:
+def _svd(m: int, n: int, full_matrices: bool = True) -> tuple[int, Sequence[Sequence[int]]]:
     k = min(m, n)
     shapes: list[Sequence[int]] = [(m, m if full_matrices else k), (k,), (n if full_matrices else k, n)]
     return 4 * m * m * n + 8 * m * n * n + 9 * n**3, shapes
 
 
-def _pinv(m: int, n: int, **_: Any) -> tuple[int, list[Sequence[int]]]:
+def _pinv(m: int, n: int, **_: Any) -> tuple[int, Sequence[Sequence[int]]]:
     return _svd(m, n)[0] + 2 * m * n * min(m, n), [(n, m)]
 
 

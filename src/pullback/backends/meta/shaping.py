@@ -267,6 +267,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sort": _sorting("sort"),
     "argsort": _sorting("argsort", _INTEGER),
     "searchsorted": _searchsorted,
-} | {name: _depends_on_numbers(name) for name in (
-    "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values",
-)}  # fmt: skip
+}
+FUNCTIONS |= {
+    name: _depends_on_numbers(name)
+    for name in ("nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values")
+}
