@@ -7,7 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from emulator import CompileError, EmulatorError, build, compiling, missing
+from emulator import CompileError, EmulatorError, build, compiling, launching, missing
 from numpy.testing import assert_array_equal
 
 if missing():
@@ -284,13 +284,36 @@ def test_one_build_at_a_time_and_the_next_finds_it(compiled):
         worker.start()
     for worker in workers:
         worker.join()
-    assert sorted(compiled) == sorted(
-        [*(f"{Path(name).stem}.o" for name in compiling.RUNTIME), "kernels.o", "kernels.so"]
-    )
+    runtime = [f"{Path(name).stem}.o" for name in compiling.RUNTIME]
+    assert sorted(compiled) == sorted([*runtime, "prelude.h.gch", "kernels.o", "kernels.so"])
     compiling.library(source, ["k"], False)
-    assert len(compiled) == 6
+    assert len(compiled) == 7
     compiling.library(source, ["k"], True)
-    assert compiled[6:] == ["kernels.o", "kernels.so"]
+    assert compiled[7:] == ["prelude.h.gch", "kernels.o", "kernels.so"]
+    compiling.library(source, ["other"], True)
+    assert compiled[10:] == ["kernels.o", "kernels.so"]
+
+
+def test_kernels_of_a_dtype_are_compiled_together_when_one_is_asked_for(compiled, monkeypatch):
+    loaded = []
+
+    def pretend(path, names, checked):
+        loaded.append(names)
+        return dict.fromkeys(names)
+
+    monkeypatch.setattr(launching, "_load", pretend)
+    names = [
+        "cast<pullback::float16, float>",
+        "map<op::tanh, float>",
+        "advance",
+        "map<op::exp, pullback::float16, float>",
+    ]
+    kernels = build("\n", names)
+    assert sorted(names) == list(kernels)
+    assert loaded == compiled == []
+    for name in names:
+        kernels[name]
+    assert loaded == [(names[0], names[3]), (names[1],), (names[2],)]
 
 
 def test_a_change_of_an_included_file_is_another_build(tmp_path):
@@ -306,9 +329,9 @@ def test_a_change_of_an_included_file_is_another_build(tmp_path):
 
 def test_a_source_that_is_not_cuda_is_refused_with_the_compilers_words():
     with pytest.raises(CompileError, match=r"source.cu:2:.*invalid conversion from .long long int\*. to"):
-        build("\n__global__ void k(long long* x) { atomicAdd(x, 1ll); }\n", ["k"])
+        build("\n__global__ void k(long long* x) { atomicAdd(x, 1ll); }\n", ["k"])["k"]
     with pytest.raises(CompileError, match="no_such_kernel"):
-        build("__global__ void k() {}\n", ["no_such_kernel"])
+        build("__global__ void k() {}\n", ["no_such_kernel"])["no_such_kernel"]
 
 
 def test_old_builds_are_removed(compiled, monkeypatch):
@@ -321,6 +344,6 @@ def test_old_builds_are_removed(compiled, monkeypatch):
 
 
 def test_the_file_of_a_kernel_is_found_by_name_or_path():
-    names = ["pullback::column_sum<float>"]
+    name = "pullback::column_sum<float>"
     by_path = Path(__file__).parents[1] / "kernels" / "columns.cu"
-    assert build("columns.cu", names) is build(by_path, names)
+    assert build("columns.cu", [name])[name] is build(by_path, [name])[name]

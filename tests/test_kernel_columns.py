@@ -1,6 +1,5 @@
 """Bias kernels and column sums on the CPU emulator: against the op table in long double, in the launchers' geometry."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,9 @@ from pullback.backends.cuda.scalars import Scalar, activations, scalars
 pytestmark = pytest.mark.skipif(bool(missing()), reason=str(missing()))
 
 ACTIVATIONS = [scalar for scalar in activations() if not scalar.is_variant]
-LAUNCHED = {expression for _, expression in expressions()}
+KERNELS = build("columns.cu", [name for _, name in expressions()])  # all that are launched
 SHAPES = [(1, 1), (1, 8), (5, 1), (3, 7), (9, 16), (40, 33), (300, 3), (2, 530), (61, 128)]
 SPLITS = [1, 2, 5]  # blocks that share the rows
-
-
-@cache
-def kernels(dtype: str) -> dict[str, Kernel]:
-    ending = f"{CTYPES[dtype]}"
-    named = sorted(
-        name for name in LAUNCHED if ending in [part.strip("> ").rpartition("<")[2] for part in name.split(",")]
-    )
-    return dict(build("columns.cu", named))
 
 
 def expression(template: str, scalar: Scalar | None, dtype: str) -> str:
@@ -82,7 +72,7 @@ def sum_error(dtype: str, of: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", CTYPES)
 def test_columns_are_summed_in_every_shape_split_and_order(dtype):
-    kernel = kernels(dtype)[expression("column_sum", None, dtype)]
+    kernel = KERNELS[expression("column_sum", None, dtype)]
     for shape in SHAPES:
         g = drawn(shape[1], dtype, *shape)
         expected = g.astype(EXACT).sum(axis=0)
@@ -99,13 +89,13 @@ def test_columns_are_summed_in_every_shape_split_and_order(dtype):
 def test_sums_of_half_precision_do_not_stop_at_its_largest_integer():
     ones = np.ones((3000, 5), np.float16)
     total = np.empty(5, np.float16)
-    summing(kernels("float16")[expression("column_sum", None, "float16")], [total], ones.shape, [ones])
+    summing(KERNELS[expression("column_sum", None, "float16")], [total], ones.shape, [ones])
     assert np.array_equal(total, np.full(5, 3000, np.float16))
 
 
 def test_no_rows_sum_to_zero():
     total = np.full(5, np.nan, np.float32)
-    kernel = kernels("float32")[expression("column_sum", None, "float32")]
+    kernel = KERNELS[expression("column_sum", None, "float32")]
     summing(kernel, [total], (0, 5), [np.empty((0, 5), np.float32)])
     assert np.array_equal(total, np.zeros(5))
 
@@ -113,7 +103,7 @@ def test_no_rows_sum_to_zero():
 @pytest.mark.parametrize("dtype", CTYPES)
 @pytest.mark.parametrize("scalar", ACTIVATIONS, ids=[scalar.name for scalar in ACTIVATIONS])
 def test_bias_and_activation_are_one(scalar, dtype):
-    kernel, numbers = kernels(dtype)[expression("bias_map", scalar, dtype)], numbers_of(scalar, dtype)
+    kernel, numbers = KERNELS[expression("bias_map", scalar, dtype)], numbers_of(scalar, dtype)
     for shape in SHAPES:
         z, bias = drawn(1, dtype, *shape), drawn(2, dtype, shape[1])
         shifted = z.astype(wide(dtype)) + bias.astype(wide(dtype))
@@ -131,7 +121,7 @@ def test_bias_and_activation_are_one(scalar, dtype):
 @pytest.mark.parametrize("dtype", CTYPES)
 @pytest.mark.parametrize("scalar", ACTIVATIONS, ids=[scalar.name for scalar in ACTIVATIONS])
 def test_slope_and_bias_gradient_are_one_launch(scalar, dtype):
-    kernel, numbers = kernels(dtype)[expression("bias_slope", scalar, dtype)], numbers_of(scalar, dtype)
+    kernel, numbers = KERNELS[expression("bias_slope", scalar, dtype)], numbers_of(scalar, dtype)
     reads_value = "out" in scalar.functions["slope"]
     for shape, split in [((1, 1), 1), ((7, 16), None), ((50, 24), 3), ((33, 5), 2)]:
         g, z, bias = drawn(3, dtype, *shape), drawn(1, dtype, *shape), drawn(2, dtype, shape[1])
@@ -156,7 +146,7 @@ def test_slope_and_bias_gradient_are_one_launch(scalar, dtype):
 @pytest.mark.parametrize("dtype", CTYPES)
 def test_each_array_alone_may_begin_where_no_16_bytes_can_be_moved(dtype):
     silu, shape = scalars()["silu"], (7, 16)
-    slope, value = (kernels(dtype)[expression(name, silu, dtype)] for name in ("bias_slope", "bias_map"))
+    slope, value = (KERNELS[expression(name, silu, dtype)] for name in ("bias_slope", "bias_map"))
     g, z, bias = drawn(3, dtype, *shape), drawn(1, dtype, *shape), drawn(2, dtype, shape[1])
     found = set()
     for offsets in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]:

@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "kernels"
 
+HEADERS = ("cuda.h", "runtime.h", "export.h")
 RUNTIME = ("runtime.cpp", "library.cpp", "checker.cpp", "sanitizer.cpp")
 COMMON_FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-w"]
 KERNEL_FLAGS = [
@@ -22,9 +23,10 @@ KERNEL_FLAGS = [
     "-ftrivial-auto-var-init=pattern",  # a local variable that is read before it is written is never zero by luck
     "-fno-ipa-reference", "-fno-ipa-modref", "-fno-ipa-pure-const",  # shared memory changes across a barrier
 ]  # fmt: skip
-PLAIN_FLAGS = ["-O2", "-g1", "-gdwarf-4", "-fsanitize=alignment"]
+# Compiling takes far longer than running what was compiled, so both optimise little.
+PLAIN_FLAGS = ["-Og", "-g1", "-gdwarf-4", "-fsanitize=alignment"]
 CHECKED_FLAGS = [
-    "-O1", "-g1", "-gdwarf-4",
+    "-Og", "-g1", "-gdwarf-4",
     "-fsanitize=thread,alignment,bounds,bounds-strict,shift,integer-divide-by-zero,signed-integer-overflow",
 ]  # fmt: skip
 KEPT_DAYS = 30
@@ -56,31 +58,43 @@ def library(source: str | Path, expressions: Sequence[str], checked: bool) -> Pa
     folders = [path.resolve().parent, KERNELS]
     exports = "".join(f"    EXPORT({expression})\n" for expression in expressions)
     unit = (
-        f'#include "{path.name}"\n#include "export.h"\n'
+        f'#include "{path.name}"\n'
         f"namespace emulator {{\nextern const bool checked = {str(checked).lower()};\n"
         f"static const Kernel kernels[] = {{\n{exports}}};\n"
         "const Kernel& kernel(size_t number) { return kernels[number]; }\n}\n"
     )
     flags = [*KERNEL_FLAGS, *(CHECKED_FLAGS if checked else PLAIN_FLAGS)]
-    headers = [(HERE / name).read_text() for name in ("cuda.h", "runtime.h", "export.h")]
-    contents = [file.read_text() for file in included(text, folders)]
-    built = entry(f"{path.stem}-{digest(text, unit, *flags, *headers, *contents, *runtime_texts())}") / "kernels.so"
+    contents = [*texts(*HEADERS), *(file.read_text() for file in included(text, folders)), *runtime_texts()]
+    built = entry(f"{path.stem}-{digest(text, unit, *flags, *contents)}") / "kernels.so"
     with locked(built):
         if not built.exists():
             (built.parent / path.name).write_text(text)  # for its name in messages
             (built.parent / "unit.cpp").write_text(unit)
-            includes = [f"-I{folder}" for folder in (*folders, HERE)]
+            includes = ["-include", str(prelude(flags)), *(f"-I{folder}" for folder in (*folders, HERE))]
             objects = [runtime_object(name) for name in RUNTIME]
-            compile_(
-                ["-include", "cuda.h", *flags, *includes, "-c", str(built.parent / "unit.cpp")], built.with_suffix(".o")
-            )
+            compile_([*flags, *includes, "-c", str(built.parent / "unit.cpp")], built.with_suffix(".o"))
             compile_(["-shared", "-Wl,-Bsymbolic", str(built.with_suffix(".o")), *map(str, objects), "-ldl"], built)
             built.with_suffix(".o").unlink()
     return built
 
 
+def prelude(flags: Sequence[str]) -> Path:
+    """What goes before every source: CUDA as host C++, precompiled once for all libraries of these flags."""
+    header = entry(f"prelude-{digest(*texts(*HEADERS), *flags)}") / "prelude.h"
+    built = header.with_suffix(".h.gch")
+    with locked(built):
+        if not built.exists():
+            header.write_text('#include "export.h"\n')
+            compile_([*flags, f"-I{HERE}", "-x", "c++-header", str(header)], built)
+    return header
+
+
 def runtime_texts() -> list[str]:
-    return [(HERE / name).read_text() for name in ("runtime.h", "checker.h", *RUNTIME)]
+    return texts("runtime.h", "checker.h", *RUNTIME)
+
+
+def texts(*names: str) -> list[str]:
+    return [(HERE / name).read_text() for name in names]
 
 
 def runtime_object(name: str) -> Path:

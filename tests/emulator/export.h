@@ -1,9 +1,9 @@
-// The kernels of a library, by number: made after the `.cu` file by one EXPORT(expression) for each name expression.
+// The kernels of a library, by number: one EXPORT(expression) for each name expression, after the `.cu` file.
 #pragma once
 
-#include <tuple>
 #include <utility>
-#include <vector>
+
+#include "cuda.h"
 
 namespace pullback {
 struct float16;
@@ -12,49 +12,40 @@ struct bfloat16;
 
 namespace emulator {
 
-// "r*f4": const float*; "w*bf16": bfloat16*; "i8", "u4", "f8", ...: numbers; "V12": a struct of 12 bytes.
-template <class T> std::string code() {
+template <class T> constexpr Parameter parameter() {
     if constexpr (std::is_pointer_v<T>) {
         using Pointee = std::remove_pointer_t<T>;
-        return (std::is_const_v<Pointee> ? "r*" : "w*") + code<std::remove_cv_t<Pointee>>();
+        constexpr Parameter pointee = parameter<std::remove_cv_t<Pointee>>();
+        return {std::is_const_v<Pointee> ? 'r' : 'w', pointee.type, pointee.bytes};
     } else if constexpr (std::is_void_v<T>) {
-        return "void";
+        return {0, "void", 0};
     } else if constexpr (std::is_same_v<T, pullback::float16>) {
-        return "f2";
+        return {0, "f", 2};
     } else if constexpr (std::is_same_v<T, pullback::bfloat16>) {
-        return "bf16";
+        return {0, "bf16", 0};
     } else if constexpr (std::is_same_v<T, bool>) {
-        return "b1";
+        return {0, "b", 1};
     } else if constexpr (std::is_floating_point_v<T>) {
-        return "f" + std::to_string(sizeof(T));
+        return {0, "f", sizeof(T)};
     } else if constexpr (std::is_integral_v<T>) {
-        return (std::is_signed_v<T> ? "i" : "u") + std::to_string(sizeof(T));
+        return {0, std::is_signed_v<T> ? "i" : "u", sizeof(T)};
     } else {
-        return "V" + std::to_string(sizeof(T));
+        return {0, "V", sizeof(T)};
     }
 }
 
-// Not itself watched: the arguments are the host's.
-template <class... Parameters, size_t... numbers>
-__attribute__((no_sanitize("thread"))) void call(void (*function)(Parameters...), void* const* arguments,
-                                                 std::index_sequence<numbers...>) {
-    function(*static_cast<std::remove_cv_t<Parameters>*>(arguments[numbers])...);
+template <class... Types> constexpr Parameter parameters[] = {parameter<std::remove_cv_t<Types>>()..., {}};
+
+// What runs a thread is not itself watched: the arguments are the host's.
+template <auto function, class... Types, size_t... numbers>
+constexpr Kernel exported(void (*)(Types...), std::index_sequence<numbers...>) {
+    return {parameters<Types...>, [](void* const* arguments) __attribute__((no_sanitize("thread"))) {
+                function(*static_cast<std::remove_cv_t<Types>*>(arguments[numbers])...);
+            }};
 }
 
-template <class... Parameters> std::string signature(void (*)(Parameters...)) {
-    std::string codes;
-    ((codes += (codes.empty() ? "" : ",") + code<std::remove_cv_t<Parameters>>()), ...);
-    return codes;
-}
-
-template <class... Parameters>
-__attribute__((no_sanitize("thread"))) void run(void (*function)(Parameters...), void* const* arguments) {
-    call(function, arguments, std::index_sequence_for<Parameters...>{});
-}
-
-template <auto function> Kernel exported() {
-    return {signature(function),
-            [](void* const* arguments) __attribute__((no_sanitize("thread"))) { run(function, arguments); }};
+template <auto function, class... Types> constexpr Kernel exported(void (*of)(Types...)) {
+    return exported<function>(of, std::index_sequence_for<Types...>{});
 }
 
 // A variable in shared memory, so that every library has some and the runtime finds where it lies.
@@ -63,4 +54,4 @@ char* anchor() { return &anchor_of_shared_memory; }
 
 }  // namespace emulator
 
-#define EXPORT(...) ::emulator::exported<&__VA_ARGS__>(),
+#define EXPORT(...) ::emulator::exported<&__VA_ARGS__>(&__VA_ARGS__),

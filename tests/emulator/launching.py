@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,8 +157,8 @@ class Kernel:
         return next((place for place in places if not place.startswith(("cuda.h:", "runtime.h:"))), places[0])
 
 
-def build(source: str | Path, expressions: Sequence[str], checked: bool = False) -> Mapping[str, Kernel]:
-    """Compiles kernels, or finds them compiled; one run of g++ for all the expressions.
+def build(source: str | Path, expressions: Iterable[str], checked: bool = False) -> Mapping[str, Kernel]:
+    """Kernels by their expressions, compiled when they are first asked for, unless they are found compiled.
 
     Args:
         source: the name of a file in kernels/, a path, or (anything with a line break) the text itself.
@@ -166,9 +166,36 @@ def build(source: str | Path, expressions: Sequence[str], checked: bool = False)
         checked: watch memory, races, initialisation and arithmetic; some ten times slower.
 
     Raises:
-        CompileError: with the compiler's message.
+        CompileError: when a kernel is asked for, with the compiler's message.
     """
-    return _load(library(source, expressions, checked), tuple(expressions), checked)
+    return Kernels(source, expressions, checked)
+
+
+class Kernels(Mapping[str, Kernel]):
+    """What `build` gives: one run of g++ makes all kernels of a dtype, the first that their expressions name."""
+
+    def __init__(self, source: str | Path, expressions: Iterable[str], checked: bool) -> None:
+        self._source, self._expressions, self._checked = source, sorted(set(expressions)), checked
+        self._compiled: dict[str, Mapping[str, Kernel]] = {}
+
+    def __getitem__(self, expression: str) -> Kernel:
+        dtype = first_dtype(expression)
+        if dtype not in self._compiled:
+            together = tuple(name for name in self._expressions if first_dtype(name) == dtype)
+            self._compiled[dtype] = _load(library(self._source, together, self._checked), together, self._checked)
+        return self._compiled[dtype][expression]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._expressions)
+
+    def __len__(self) -> int:
+        return len(self._expressions)
+
+
+def first_dtype(expression: str) -> str:
+    """`float16` of `pullback::cast<pullback::float16, float>`; nothing where none is named."""
+    found = re.search(r"\b(?:double|float|float16|bfloat16)\b", expression)
+    return found[0] if found else ""
 
 
 @functools.cache

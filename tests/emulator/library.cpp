@@ -4,7 +4,7 @@
 
 #include <cstdio>
 
-#include "runtime.h"
+#include "checker.h"
 
 namespace emulator {
 

@@ -3,7 +3,7 @@
 // A fiber runs until it waits at a barrier or in a warp's collective operation, or returns; then the scheduler goes on
 // with the next one, in an order that the caller chooses. So every run is repeatable, and a thread that waits for what
 // can never come is found instead of hanging.
-#include "runtime.h"
+#include "checker.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -398,7 +398,19 @@ void trap(Place place) { fail("trap", "__trap() " + at(place)); }
 #define VISIBLE extern "C" __attribute__((visibility("default")))
 using namespace emulator;
 
-VISIBLE const char* emulator_signature(int number) { return kernel(number).signature.c_str(); }
+// A code for every parameter, joined by commas. "r*f4": const float*; "w*bf16": bfloat16*; "i8", "u4", "f8", ...: numbers;
+// "V12": a struct of 12 bytes. It is good until the next call.
+VISIBLE const char* emulator_signature(int number) {
+    static std::string codes;
+    codes.clear();
+    for (const Parameter* parameter = kernel(number).parameters; parameter->type; ++parameter) {
+        if (!codes.empty()) codes += ',';
+        if (parameter->access) codes += {parameter->access, '*'};
+        codes += parameter->type;
+        if (parameter->bytes) codes += std::to_string(parameter->bytes);
+    }
+    return codes.c_str();
+}
 
 // Returns 0, or 1 with the name of the check and the message in `text`, parted by a newline.
 VISIBLE int emulator_launch(int number, const unsigned* geometry, void* const* arguments, unsigned order,

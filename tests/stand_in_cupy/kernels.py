@@ -5,8 +5,6 @@ of numbers, contiguity and the device are checked against the kernel's own decla
 """
 
 import json
-import re
-from functools import cache
 from typing import Any
 
 import emulator
@@ -18,6 +16,7 @@ from .log import LOG, Operation
 from .memory import live
 from .streams import enqueue
 
+MANY = 50
 settings: dict[str, Any] = {"checked": False, "order": 0}
 
 
@@ -72,8 +71,8 @@ class Function:
     def _kernel(self) -> Any:
         checked = settings["checked"]
         if checked not in self._kernels:
-            together = [self.expression] if checked else companions(self.module.file, self.expression)
-            self._kernels[checked] = emulator.build(self.module.file, together, checked=checked)[self.expression]
+            kernels = emulator.build(self.module.file, companions(self.module.file, self.expression, checked), checked)
+            self._kernels[checked] = kernels[self.expression]
         return self._kernels[checked]
 
     def _argument(self, value: Any) -> Any:
@@ -90,12 +89,10 @@ class Function:
 listed: list[tuple[str, str]] = []  # the kernels that there are, with their files
 
 
-def companions(file: str, expression: str) -> list[str]:
-    """The kernels that are built together with one, since a run of the compiler costs seconds: those of its dtype."""
-    types = _types(expression)
-    return sorted({e for f, e in listed if f == file and _types(e) == types} | {expression})
+def companions(file: str, expression: str, checked: bool) -> list[str]:
+    """The kernels that are built with one: all of its file, as in the kernels' own tests, which so share the build.
 
-
-@cache
-def _types(expression: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\b(?:float|double|float16|bfloat16)\b", expression))
+    Checked builds take long, so where there are many kernels it is built alone.
+    """
+    all_kernels = {name for where, name in listed if where == file}
+    return [expression] if checked and len(all_kernels) > MANY else sorted({*all_kernels, expression})
