@@ -91,16 +91,10 @@ def _nothing(*args: Any) -> None:
 
 def column_sums(plain: Plain, x: Any, axis: Any = None, *args: Any, **kwargs: Any) -> Any:
     """Of a small matrix, as a product with ones: it starts sooner."""
-    if (
-        axis.__class__ is not int
-        or axis
-        or args
-        or kwargs
-        or x.ndim != 2
-        or x.dtype not in _ONES
-        or not 0 < x.size < _SMALL
-    ):
+    if x.__class__ is not np.ndarray or axis.__class__ is not int or axis or args or kwargs:
         return plain(x, axis, *args, **kwargs)
+    if x.ndim != 2 or x.dtype not in _ONES or not 0 < x.size < _SMALL:
+        return plain(x, axis)
     return _ONES[x.dtype][: x.shape[0]].dot(x)
 
 
