@@ -91,11 +91,11 @@ def _nothing(*args: Any) -> None:
 
 def column_sums(plain: Plain, x: Any, axis: Any = None, *args: Any, **kwargs: Any) -> Any:
     """Of a small matrix, as a product with ones: it starts sooner."""
-    if x.__class__ is not np.ndarray or axis.__class__ is not int or axis or args or kwargs:
+    if axis.__class__ is not int or axis or args or kwargs:
         return plain(x, axis, *args, **kwargs)
     if x.ndim != 2 or x.dtype not in _ONES or not 0 < x.size < _SMALL:
         return plain(x, axis)
-    return _ONES[x.dtype][: x.shape[0]].dot(x)
+    return x.T.dot(_ONES[x.dtype][: x.shape[0]])
 
 
 def bias_slope(plain: Plain, g: Any, value: Any, bias: Any, activation: str) -> Any:
@@ -106,7 +106,7 @@ def bias_slope(plain: Plain, g: Any, value: Any, bias: Any, activation: str) -> 
     if dtype not in _ZEROS or g.dtype is not dtype or g.shape != value.shape:
         return plain(g, value, bias, activation)
     dz = _where_positive(value, g)
-    return dz, _ONES[dtype][: dz.shape[0]].dot(dz) if 0 < dz.size < _SMALL else _add(dz, 0)
+    return dz, dz.T.dot(_ONES[dtype][: dz.shape[0]]) if 0 < dz.size < _SMALL else _add(dz, 0)
 
 
 def cross_entropy(
