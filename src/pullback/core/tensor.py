@@ -217,7 +217,7 @@ class Tensor(Operators):
                     f"backward: a value of shape {self.shape} needs a cotangent of that shape; or sum it first"
                 )
         else:
-            cotangent = as_array(cotangent, backend)
+            cotangent = as_array(cotangent, backend, backend.device_of(data))
             if cotangent.shape != data.shape:
                 raise ShapeError(
                     f"backward: the cotangent has shape {cotangent.shape}, the value {self.shape}; they must agree"
@@ -373,6 +373,8 @@ def as_array(value: TensorLike, backend: Any = None, device: str | None = None) 
     if kind in BACKENDS or (hasattr(array, "dtype") and hasattr(array, "shape")):
         owner = BACKENDS[kind]
         if backend is not None and (owner is not backend or device not in (None, owner.device_of(array))):
+            if backend.absorbs:
+                return backend.asarray(array)
             raise DeviceError(
                 f"an array on {owner.device_of(array)} where {device or backend.name} is needed; move it with .to()"
             )
