@@ -317,13 +317,14 @@ def test_kernels_of_a_dtype_are_compiled_together_when_one_is_asked_for(compiled
 
 
 def test_a_change_of_an_included_file_is_another_build(tmp_path):
-    first, second = tmp_path / "first.cuh", tmp_path / "second.cuh"
-    first.write_text('#include "second.cuh"\n')
-    (tmp_path / "k.cu").write_text('#include "first.cuh"\n__global__ void k(int* x) { *x = NUMBER; }\n')
     for number in (4, 5):
-        second.write_text(f"#define NUMBER {number}\n")
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "k.cu").write_text('#include "first.cuh"\n__global__ void k(int* x) { *x = NUMBER; }\n')
+        (folder / "first.cuh").write_text('#include "second.cuh"\n')
+        (folder / "second.cuh").write_text(f"#define NUMBER {number}\n")
         x = np.zeros(1, "i4")
-        build(tmp_path / "k.cu", ["k"])["k"](1, 1, x)
+        build(folder / "k.cu", ["k"])["k"](1, 1, x)
         assert x[0] == number
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -71,7 +72,8 @@ def library(source: str | Path, expressions: Sequence[str], checked: bool) -> Pa
             (built.parent / path.name).write_text(text)  # for its name in messages
             (built.parent / "unit.cpp").write_text(unit)
             includes = ["-include", str(prelude(flags)), *(f"-I{folder}" for folder in (*folders, HERE))]
-            objects = [runtime_object(name) for name in RUNTIME]
+            with ThreadPoolExecutor() as pool:
+                objects = [*pool.map(runtime_object, RUNTIME)]
             compile_([*flags, *includes, "-c", str(built.parent / "unit.cpp")], built.with_suffix(".o"))
             compile_(["-shared", "-Wl,-Bsymbolic", str(built.with_suffix(".o")), *map(str, objects), "-ldl"], built)
             built.with_suffix(".o").unlink()

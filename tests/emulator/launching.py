@@ -160,6 +160,8 @@ class Kernel:
 def build(source: str | Path, expressions: Iterable[str], checked: bool = False) -> Mapping[str, Kernel]:
     """Kernels by their expressions, compiled when they are first asked for, unless they are found compiled.
 
+    A process reads the files of a source once.
+
     Args:
         source: the name of a file in kernels/, a path, or (anything with a line break) the text itself.
         expressions: NVRTC name expressions, such as "pullback::map<pullback::op::tanh, float>".
@@ -168,14 +170,14 @@ def build(source: str | Path, expressions: Iterable[str], checked: bool = False)
     Raises:
         CompileError: when a kernel is asked for, with the compiler's message.
     """
-    return Kernels(source, expressions, checked)
+    return _kernels(source, tuple(sorted(set(expressions))), checked)
 
 
 class Kernels(Mapping[str, Kernel]):
     """What `build` gives: one run of g++ makes all kernels of a dtype, the first that their expressions name."""
 
-    def __init__(self, source: str | Path, expressions: Iterable[str], checked: bool) -> None:
-        self._source, self._expressions, self._checked = source, sorted(set(expressions)), checked
+    def __init__(self, source: str | Path, expressions: tuple[str, ...], checked: bool) -> None:
+        self._source, self._expressions, self._checked = source, expressions, checked
         self._compiled: dict[str, Mapping[str, Kernel]] = {}
 
     def __getitem__(self, expression: str) -> Kernel:
@@ -190,6 +192,9 @@ class Kernels(Mapping[str, Kernel]):
 
     def __len__(self) -> int:
         return len(self._expressions)
+
+
+_kernels = functools.cache(Kernels)
 
 
 def first_dtype(expression: str) -> str:

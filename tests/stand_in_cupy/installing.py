@@ -17,6 +17,7 @@ from . import devices, functions, kernels, log, memory, nvrtc, streams
 from .arrays import ndarray
 
 REPLACED = ("cupy", "cupyx", "cupy_backends", "array_api_compat.cupy", "pullback.backends.cuda")
+_FOLDERS = tuple(f"{name}." for name in REPLACED)
 _ours: dict[str, ModuleType] = {}  # the modules of the stand-in, and those that were imported over it
 
 
@@ -81,7 +82,7 @@ def _gpu(kernels_on: bool) -> Iterator[Backend]:
 
 
 def _replaced(name: str) -> bool:
-    return any(name == root or name.startswith(f"{root}.") for root in REPLACED)
+    return f"{name}.".startswith(_FOLDERS)
 
 
 def _swap(old: dict[str, ModuleType], new: dict[str, ModuleType]) -> None:
