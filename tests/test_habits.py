@@ -33,6 +33,7 @@ FLOORS = {
     "pullback.interop": 5,
     "pullback.transforms": 4,
     "pullback.checks": 4,
+    "pullback.cost": 4,
     "pullback.linalg": 3,
     "pullback.random": 3,
     "pullback.ops": 3,

@@ -258,12 +258,12 @@ class MLP(Module):
         """The output for x of shape (..., sizes[0])."""
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
-            x = layer.forward(x)
+            x = layer(x)
             if not self.fused:
                 x = self.activation(self.norms[i](x) if self.norms else x)
             if self.dropout is not None:
                 x = self.dropout(x)
-        return last.forward(x)
+        return last(x)
 
     def describe(self) -> str:
         """Sizes and activation."""

@@ -6,7 +6,7 @@ anywhere. Each draw starts at a fresh block. Numbers are drawn on the host and m
 masks of dropout, of Philox 4x32-10 (see `backends.philox`), are computed where they are used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from math import prod
 from os import urandom
@@ -145,11 +145,15 @@ class Generator:
         if not low <= high:
             raise ArgumentError(f"uniform: low is at most high; got {low!r} and {high!r}")
         draw = _Draw("uniform", shape, dtype, device, "floating-point")
-        numbers = self._unit(draw.size, draw.wide)
-        if (low, high) != (0.0, 1.0):
-            scale = numbers.dtype.type
-            numbers = scale(low) + scale(high - low) * numbers
-            numbers = np.minimum(numbers, np.nextafter(scale(high), scale(low)))  # rounding may have reached `high`
+
+        def numbers() -> np.ndarray:
+            unit = self._unit(draw.size, draw.wide)
+            if (low, high) == (0.0, 1.0):
+                return unit
+            scale = unit.dtype.type
+            spread = scale(low) + scale(high - low) * unit
+            return np.minimum(spread, np.nextafter(scale(high), scale(low)))  # rounding may have reached `high`
+
         return draw.of(numbers, requires_grad)
 
     def normal(
@@ -166,9 +170,13 @@ class Generator:
         if not std >= 0:
             raise ArgumentError(f"normal: std is at least 0; got {std!r}")
         draw = _Draw("normal", shape, dtype, device, "floating-point")
-        numbers = self._standard_normal(draw.size, draw.wide)
-        scale = numbers.dtype.type
-        return draw.of(scale(mean) + scale(std) * numbers, requires_grad)
+
+        def numbers() -> np.ndarray:
+            standard = self._standard_normal(draw.size, draw.wide)
+            scale = standard.dtype.type
+            return scale(mean) + scale(std) * standard
+
+        return draw.of(numbers, requires_grad)
 
     def bernoulli(
         self, probability: float = 0.5, shape: _Lengths = (), *, dtype: Any = "bool", device: str | None = None
@@ -176,7 +184,7 @@ class Generator:
         """True (1 in other dtypes) with a probability, which is rounded to a multiple of 2^-32; false else."""
         _check_probability("bernoulli: probability", probability)
         draw = _Draw("bernoulli", shape, dtype, device)
-        return draw.of(self._chosen(probability, draw.size))
+        return draw.of(lambda: self._chosen(probability, draw.size))
 
     def integers(
         self,
@@ -193,14 +201,17 @@ class Generator:
         if not low < high or low < np.iinfo(draw.dtype).min or high - 1 > np.iinfo(draw.dtype).max:
             raise ArgumentError(f"integers: no number from {low} to below {high} in {draw.dtype}")
         span = high - low
-        words = self._words64(draw.size)
-        offsets = words if span == 2**64 else words % np.uint64(span)
-        return draw.of(offsets + np.uint64(low % 2**64))
+
+        def numbers() -> np.ndarray:
+            words = self._words64(draw.size)
+            return (words if span == 2**64 else words % np.uint64(span)) + np.uint64(low % 2**64)
+
+        return draw.of(numbers)
 
     def permutation(self, n: int, *, device: str | None = None) -> Tensor:
         """The integers 0 to n - 1 in a random order, every order as likely: the order of n random words."""
         draw = _Draw("permutation", n, "int64", device)
-        return draw.of(np.argsort(self._words64(draw.size), stable=True))
+        return draw.of(lambda: np.argsort(self._words64(draw.size), stable=True))
 
     def take_step(self) -> tuple[int, int]:
         """(key, step), whole numbers of 64 bits, that no call gave before: a mask is a function of them.
@@ -234,9 +245,11 @@ class _Draw:
         with self.backend.on(device):
             pass
 
-    def of(self, numbers: np.ndarray, requires_grad: bool = False) -> Tensor:
-        """The numbers, drawn in a row, in their shape and dtype and on their device."""
-        host = numbers.astype(self.dtype, copy=False).reshape(self.shape)
+    def of(self, numbers: Callable[[], np.ndarray], requires_grad: bool = False) -> Tensor:
+        """The numbers, drawn in a row, in their shape and dtype and on their device; none where none are held."""
+        if self.backend.absorbs:
+            return as_leaf(self.name, self.backend.xp.empty(self.shape, dtype=self.dtype), requires_grad)
+        host = numbers().astype(self.dtype, copy=False).reshape(self.shape)
         return as_leaf(self.name, self.backend.asarray(host, device=self.device), requires_grad)
 
 
