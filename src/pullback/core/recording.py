@@ -1,7 +1,7 @@
 """Second floor: whether ops are written on a tape here and now, and who watches."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from functools import wraps
 from typing import Any
@@ -14,6 +14,7 @@ recording = _on.get
 _observer: ContextVar["Observer | None"] = ContextVar("observing", default=None)
 observing = _observer.get
 """Who watches in this thread and async context, also where nothing is recorded."""
+_NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 class _Recording:
@@ -72,32 +73,24 @@ class Observer:
         if self.outer is not None:
             self.outer.recorded(equation, inputs, value)
 
-    @contextmanager
-    def calling(self, module: Any) -> Iterator[None]:
+    def calling(self, module: Any) -> AbstractContextManager[Any]:
         """Around the call of a module."""
-        if self.outer is None:
-            yield
-        else:
-            with self.outer.calling(module):
-                yield
+        return _NOTHING if self.outer is None else self.outer.calling(module)
 
-    @contextmanager
-    def pulling(self, equation: Any, found: dict[Any, Any]) -> Iterator[None]:
+    def walking(self, tape: Sequence[Any], found: dict[Any, Any], pushes: bool) -> AbstractContextManager[Any]:
+        """Around a whole pull (or push) of the equations in `tape`; `found` is as `core.tape.pull` (`push`) takes it.
+
+        What is raised at its end is raised by the walk: no gradient is written then.
+        """
+        return _NOTHING if self.outer is None else self.outer.walking(tape, found, pushes)
+
+    def pulling(self, equation: Any, found: dict[Any, Any]) -> AbstractContextManager[Any]:
         """Around the pull of an equation that has a cotangent; `found` is as `core.tape.pull` takes it."""
-        if self.outer is None:
-            yield
-        else:
-            with self.outer.pulling(equation, found):
-                yield
+        return _NOTHING if self.outer is None else self.outer.pulling(equation, found)
 
-    @contextmanager
-    def pushing(self, equation: Any) -> Iterator[None]:
+    def pushing(self, equation: Any) -> AbstractContextManager[Any]:
         """Around the push of an equation that has a tangent."""
-        if self.outer is None:
-            yield
-        else:
-            with self.outer.pushing(equation):
-                yield
+        return _NOTHING if self.outer is None else self.outer.pushing(equation)
 
 
 class _Told(Observer):

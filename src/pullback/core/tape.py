@@ -13,7 +13,7 @@ from typing import Any
 from ..backends import BACKENDS
 from ..errors import MutationError, RuleError, TapeError
 from .op import ARRAYS, OPS, TENSORS, Array, ArrayOps, Op
-from .recording import enable_recording, observing
+from .recording import Observer, enable_recording, observing
 
 __all__ = [
     "HEAD",
@@ -58,7 +58,7 @@ class Equation:
     the shape and dtype of its cotangent, else ((shape, dtype) or None per input, (shape, dtype) of the output).
     """
 
-    __slots__ = ("fit", "op", "parents", "saved", "seq")
+    __slots__ = ("__weakref__", "fit", "op", "parents", "saved", "seq")
 
     seq: int
     op: Op
@@ -186,13 +186,14 @@ def pull(
     if observer is None:
         _pull(steps, found, higher, wanted, free)
         return
-    while steps:
-        one = [steps.pop()]
-        if one[0] in found:
-            with observer.pulling(one[0], found):
-                _pull(one, found, higher, wanted, free)
-        elif free:
-            one[0].parents = one[0].saved = None
+    with observer.walking(steps, found, False):
+        while steps:
+            one = [steps.pop()]
+            if one[0] in found:
+                with observer.pulling(one[0], found):
+                    _pull(one, found, higher, wanted, free)
+            elif free:
+                one[0].parents = one[0].saved = None
 
 
 def _pull(steps: list[Equation], found: dict[Any, Any], higher: bool, wanted: set[Any] | None, free: bool) -> None:
@@ -387,6 +388,15 @@ def push(tape: Sequence[Equation], found: dict[Any, Any], higher: bool = False) 
     """Walk `tape` forwards. `found` maps nodes to tangents, of the inputs before, of everything they reach after."""
     refuse_mutated(tape)
     observer = observing()
+    if observer is None:
+        _push(tape, found, higher, None)
+        return
+    with observer.walking(tape, found, True):
+        _push(tape, found, higher, observer)
+
+
+def _push(tape: Sequence[Equation], found: dict[Any, Any], higher: bool, observer: Observer | None) -> None:
+    """The walk itself."""
     for e in tape:
         tangents = [(i, found[n]) for i, n in enumerate(e.parents) if n is not None and n in found]
         if not tangents:
