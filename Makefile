@@ -29,7 +29,7 @@ train: $(BIN)/.has-run
 	@$(BIN)/pullback train $(ARGS)
 
 test: $(BIN)/.has-dev
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 mutants: $(BIN)/.has-dev
 	@$(BIN)/python -m tests.mutants $(ARGS)
