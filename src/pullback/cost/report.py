@@ -6,6 +6,8 @@ from functools import partial
 from math import prod
 from typing import Any
 
+from .. import trees
+from ..backends import is_floating
 from ..backends.meta.array import fresh
 from ..backends.meta.metering import metering
 from ..errors import ArgumentError, RuleError
@@ -189,10 +191,11 @@ def cost(f: Callable[..., Any], *args: Any, argnums: int | Sequence[int] | None 
         TapeError: f returns no tensor of floating point. ArgumentError: `argnums` names no argument, or there is
         nothing to differentiate by. DeviceError: f reads numbers, or a shape in it depends on them.
     """
+    require_function("cost", f)
     leaves = {} if argnums is not None else _leaves(f, args)
-    numbers = (
-        argument_numbers("cost", argnums, len(args)) if argnums is not None else () if leaves else range(len(args))
-    )
+    numbers = [] if leaves else _with_floats(args)
+    if argnums is not None:
+        numbers = argument_numbers("cost", argnums, len(args))
     ledger = Ledger()
     with booked(ledger) as booking:
         ledger.begin("forward")
@@ -240,6 +243,12 @@ def _leaves(f: Callable[..., Any], args: Sequence[Any]) -> dict[Any, tuple[Any, 
         found = trace.pull(tuple(trace.leaves.values()), free=True)
         reached = ((leaf, found.get(twin)) for leaf, twin in trace.leaves.items())
         return {leaf: (g.shape, g.dtype) for leaf, g in reached if g is not None}
+
+
+def _with_floats(args: Sequence[Any]) -> list[int]:
+    """The positions of arguments in which there are arrays of floating point."""
+    leaves = [trees.flatten(argument)[0] for argument in args]
+    return [i for i, found in enumerate(leaves) if any(hasattr(x, "dtype") and is_floating(x.dtype) for x in found)]
 
 
 def _tangent(spec: tuple[Any, Any]) -> Any:
