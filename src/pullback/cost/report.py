@@ -12,6 +12,7 @@ from ..backends.meta.array import fresh
 from ..backends.meta.metering import metering
 from ..errors import ArgumentError, RuleError
 from ..transforms.reverse import argument_numbers
+from ..transforms.trace import require_function
 from .forms import JacobianForm, dense_products, jacobian_forms
 from .ledger import Count, Entry, Ledger
 from .plots import plot_report
