@@ -254,6 +254,11 @@ def test_the_gradient_of_dropout_is_its_mask_and_one_array_is_kept():
     assert set(np.unique(mask)) == {0.0, 2.0}
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
+def test_dropout_of_an_array_without_numbers_is_one(rate):
+    assert pb.dropout(pb.zeros((0, 3)), rate).shape == (0, 3)
+
+
 def test_dropout_of_nothing_and_of_everything():
     x = pb.tensor([1.0, 2.0], requires_grad=True)
     np.testing.assert_array_equal(pb.dropout(x, 0.0).numpy(), [1.0, 2.0])

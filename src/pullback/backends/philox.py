@@ -49,7 +49,7 @@ def scale_of(rate: float, dtype: Any) -> Any:
 
 def kept(key: int, step: int, count: int, threshold: int) -> np.ndarray:
     """Whether each of `count` numbers is kept at a step."""
-    if threshold == 0:
+    if threshold == 0 or count == 0:
         return np.zeros(count, np.bool)
     words = _of_step(key, step, -(-count // DECISIONS)).astype(_WORDS, copy=False)
     return words.reshape(-1).view(_HALVES)[:count] <= np.uint16(threshold - 1)

@@ -27,7 +27,7 @@ def run(_: argparse.Namespace) -> None:
     """Print the facts, one a line."""
     facts = {"pullback": version("pullback"), "python": f"{platform.python_version()} on {platform.platform()}"}
     facts |= {library: _version(library) for library in LIBRARIES} | {"cupy": _cupy()}
-    facts |= {"device cpu": f"{_processor()}, {_cores()} cores"} | _cuda_devices()
+    facts |= {"device cpu": f"{_processor()}, {_cores()} cores"} | _devices("cuda") | _devices("meta")
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     facts |= {"blas of numpy": f"{blas['name']} {blas['version']}"} | _threads()
     width = max(map(len, facts))
@@ -49,11 +49,11 @@ def _cupy() -> str:
     return ", ".join(f"{name} {version(name)}" for name in wheels) or "not installed"
 
 
-def _cuda_devices() -> dict[str, str]:
+def _devices(kind: str) -> dict[str, str]:
     try:
-        return {f"device {name}": what for name, what in backend_for("cuda").devices().items()}
+        return {f"device {name}": what for name, what in backend_for(kind).devices().items()}
     except DeviceError as error:
-        return {"device cuda": f"none: {error}"}
+        return {f"device {kind}": f"none: {error}"}
 
 
 def _processor() -> str:

@@ -75,7 +75,10 @@ class Tensor(Operators):
         return self.node.__class__ is Leaf
 
     def __repr__(self) -> str:
-        body = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
+        if BACKENDS[self.data.__class__].absorbs:
+            body = f"shape={self.shape}"
+        else:
+            body = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
         device = "" if self.device == "cpu" else f", device={self.device!r}"
         return f"Tensor({body}, dtype={self.dtype}{device}{', requires_grad=True' if self.requires_grad else ''})"
 

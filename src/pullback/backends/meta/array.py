@@ -34,7 +34,8 @@ class MetaArray:
 
     Attributes:
         ghost: A NumPy array of the same shape, strides and dtype over memory that is not there. NumPy's views of it
-            (transposes, slices, reshapes that need no copy) are right; its numbers are never read.
+            (transposes, slices, reshapes that need no copy) are right; its numbers must never be read, and an index of
+            integers alone reads one: put an Ellipsis behind it.
         buffer: What it is, or is a view of.
         base: None, or the buffer if this is a view of another array.
         known: The integers or booleans of an array that came from outside: what they choose has a known shape.
@@ -83,6 +84,9 @@ class MetaArray:
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise DeviceError("a tensor on 'meta' has a shape and a dtype and no numbers; give one on 'cpu' to compute")
+
+    def __reduce__(self) -> Any:
+        return _rebuilt, (self.shape, self.dtype, self.ghost.strides, self.known)
 
     def reshape(self, *shape: Any) -> "MetaArray":
         """As NumPy's method."""
@@ -155,10 +159,17 @@ def _outer_first(like: Sequence[np.ndarray], i: int, j: int) -> int:
     return i - j
 
 
-def fresh(shape: Sequence[int], dtype: Any, like: Sequence[np.ndarray] = ()) -> MetaArray:
+def fresh(
+    shape: Sequence[int], dtype: Any, like: Sequence[np.ndarray] = (), known: np.ndarray | None = None
+) -> MetaArray:
     """A new array, in memory of its own."""
     ghost = ghost_of(shape, dtype, like)
-    return MetaArray(ghost, _Buffer(prod(shape) * dtype.itemsize, current_meter()), True)
+    return MetaArray(ghost, _Buffer(prod(shape) * dtype.itemsize, current_meter()), True, known)
+
+
+def _rebuilt(shape: Sequence[int], dtype: Any, strides: Sequence[int], known: np.ndarray | None) -> MetaArray:
+    """What was copied or pickled, in memory of its own."""
+    return fresh(shape, dtype, [as_strided(_cell(dtype), shape, strides)], known)
 
 
 def outside(array: Any) -> MetaArray:
@@ -187,9 +198,12 @@ def work(
     name: str, out: Any, operands: Sequence[Any], flops: int = 0, multiply_adds: int = 0,
     read: int = 0, written: int | None = None,
 ) -> Any:  # fmt: skip
-    """Tell the meter of a function that read `operands`, and `read` bytes more, and made `out`, which is given back."""
+    """Tell the meter of a function that read `operands`, and `read` bytes more, and made `out`, which is given back.
+
+    What writes nothing does nothing.
+    """
     meter = current_meter()
-    if meter is not None:
-        read += sum(map(nbytes_of, operands))
-        meter.work(name, flops, multiply_adds, read, out.nbytes if written is None else written)
+    written = out.nbytes if written is None else written
+    if meter is not None and written:
+        meter.work(name, flops, multiply_adds, read + sum(map(nbytes_of, operands)), written)
     return out

@@ -87,7 +87,7 @@ def reduced_shape(x: MetaArray, axis: Any, keepdims: bool) -> tuple[tuple[int, .
     gone = {range(x.ndim)[a] for a in axes}  # an axis that does not exist is an IndexError
     index = tuple(slice(0, 1) if a in gone and keepdims else 0 if a in gone else slice(None) for a in range(x.ndim))
     shape = tuple(1 if a in gone else n for a, n in enumerate(x.shape) if keepdims or a not in gone)
-    return shape, [] if any(x.shape[a] == 0 for a in gone) else [x.ghost[index]]
+    return shape, [] if any(x.shape[a] == 0 for a in gone) else [x.ghost[(*index, ...)]]
 
 
 def _reduction(name: str, function: Any, extra: int = 0, fails_empty: bool = False) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """Functions that make, move and choose numbers, on arrays without numbers."""
 
 from collections.abc import Callable, Sequence
-from math import ceil, log2, prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,9 @@ def _full(shape: Any, value: Any, dtype: Any = None, **_: Any) -> Any:
 
 def _asarray(given: Any, dtype: Any = None, copy: bool | None = None, **_: Any) -> Any:
     if isinstance(given, bool | int | float | list | tuple):
-        given = np.asarray(given, dtype=dtype)
+        made = np.asarray(given, dtype=dtype)
+        known = made if made.dtype.kind in "biu" else None
+        return work("asarray", fresh(made.shape, made.dtype, known=known), [])
     (x,) = arrays([given])
     kind = x.dtype if dtype is None else np.dtype(dtype)
     return x if kind == x.dtype and not copy else work("asarray", fresh(x.shape, kind, [x.ghost]), [x])
@@ -93,7 +95,8 @@ def _broadcast_arrays(*given: Any) -> list[Any]:
 
 def _unstack(given: Any, axis: int = 0) -> tuple[Any, ...]:
     (x,) = arrays([given])
-    return tuple(view(x, ghost) for ghost in np.moveaxis(x.ghost, axis, 0)) if x.shape[axis] else ()
+    first = np.moveaxis(x.ghost, axis, 0)
+    return tuple(view(x, first[i, ...]) for i in range(len(first)))
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------
@@ -164,10 +167,15 @@ def _chosen(x: MetaArray, index: Any) -> tuple[tuple[int, ...], bool]:
 def _getitem(x: MetaArray, index: Any) -> Any:
     shape, advanced = _chosen(x, index)
     if not advanced:
-        return view(x, x.ghost[index])
-    places = [i for i in (index if isinstance(index, tuple) else (index,)) if hasattr(i, "dtype")]
+        entries = index if isinstance(index, tuple) else (index,)
+        return view(x, x.ghost[entries if any(entry is ... for entry in entries) else (*entries, ...)])
     out = fresh(shape, x.dtype)
-    return work("getitem", out, arrays(places), read=out.nbytes)
+    return work("getitem", out, _arrays_in(index), read=out.nbytes)
+
+
+def _arrays_in(index: Any) -> list[Any]:
+    """The arrays of positions and the masks of an index: they are read too."""
+    return arrays([entry for entry in (index if isinstance(index, tuple) else (index,)) if hasattr(entry, "dtype")])
 
 
 def _written(name: str, adds: bool = False) -> Callable[..., Any]:
@@ -184,7 +192,7 @@ def _written(name: str, adds: bool = False) -> Callable[..., Any]:
         count = prod(shape)
         nbytes = count * x.dtype.itemsize
         flops = count if adds and is_float(x.dtype) else 0
-        return work(name, x, [given], flops=flops, read=nbytes if adds else 0, written=nbytes)
+        return work(name, x, [given, *_arrays_in(index)], flops, read=nbytes if adds else 0, written=nbytes)
 
     return call
 
@@ -209,9 +217,8 @@ def _take_along_axis(given: Any, indices: Any, axis: int = -1) -> Any:
 def _sorting(name: str, dtype: Any = None) -> Callable[..., Any]:
     def call(given: Any, axis: int = -1, **_: Any) -> Any:
         (x,) = arrays([given])
-        n = x.shape[axis]
-        comparisons = x.size * ceil(log2(n)) if n > 1 else 0
-        return work(name, fresh(x.shape, dtype or x.dtype), [x], flops=comparisons if is_float(x.dtype) else 0)
+        range(x.ndim)[axis]  # one that does not exist is an IndexError
+        return work(name, fresh(x.shape, dtype or x.dtype), [x])
 
     return call
 
