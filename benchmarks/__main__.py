@@ -13,7 +13,9 @@ QUESTIONS = {
     "steps": "seconds for a training step of two MLPs, beside the peers",
     "anatomy": "where the time of our training step goes",
     "per_op": "seconds to record and pull one op, beside NumPy's own calls and the peers",
+    "observers": "what watching a training step costs",
     "memory": "bytes that a 12-layer MLP keeps and its peak during backward",
+    "counts": "operations of a 12-layer net and its derivatives, by our ledger and by the counters of the peers",
 }
 
 

@@ -81,3 +81,10 @@ def test_the_memory_of_a_deep_net_keeps_its_bound(load, capsys):
         saved = [row["bytes saved"] for row in answer["saved per layer"].values()]
         assert saved[:11] == [answer["one activation"]] * 11  # one array for both ops of a layer
         assert saved[11] == 0  # the input of the last layer is kept by the one before
+
+
+def test_our_ledger_counts_the_products_that_are_counted_by_hand(load):
+    counts = load("counts")
+    net = counts.Net()
+    by_hand, ours = counts.by_hand(net), counts.by_pullback(net)
+    assert {form: ours[form]["products"] for form in counts.FORMS} == {f: by_hand[f]["products"] for f in counts.FORMS}

@@ -6,6 +6,7 @@ tangent) of one side to the other. It is a function of named values, and its nam
     xp          the namespace of ops (`ARRAYS[...]` over raw arrays, or `TENSORS` over Tensors)
     g, t        the cotangent (in a VJP rule), the tangent (in a JVP rule)
     i           the position of the input asked for (of a sequence of inputs)
+    wanted      in `Op.first`: for each input what its cotangent is for, None where none is asked for
     <input>     an input's value        <input>_shape, <input>_dtype    what keeps no array alive
     out         the op's value          out_shape, out_dtype
     kept        a second value of the body (see `Op.kept`)
@@ -44,7 +45,7 @@ __all__ = [
 Rule = Callable[..., Any]
 BoundRule = Callable[[Any, Any, int, tuple[Any, ...]], Any]
 MISSING: Any = Parameter.empty
-_ENVIRONMENT = {"xp", "g", "t", "i"}
+_ENVIRONMENT = {"xp", "g", "t", "i", "wanted"}
 
 if TYPE_CHECKING:
     Array: TypeAlias = Any
@@ -200,8 +201,8 @@ def names_of(rule: Any) -> Sequence[str]:
 
 
 def _bind(rule: Rule, saves: list[str]) -> BoundRule:
-    """`rule` as a function of (xp, g, i, saved); `t` is another word for `g`. The common forms are spelled out."""
-    names = ["g" if name == "t" else name for name in names_of(rule)]
+    """`rule` as a function of (xp, g, i, saved); `t` stands for `g`, `wanted` for `i`. Common forms are spelled out."""
+    names = [{"t": "g", "wanted": "i"}.get(name, name) for name in names_of(rule)]
     places = [saves.index(name) for name in names if name not in _ENVIRONMENT]
     form = [name if name in _ENVIRONMENT else "v" for name in names]
     a, b = (*places, 0, 0)[:2]
@@ -221,6 +222,8 @@ def _bind(rule: Rule, saves: list[str]) -> BoundRule:
             return lambda xp, g, i, saved: rule(xp, g)
         case ["xp", "g", "v", "v"]:
             return lambda xp, g, i, saved: rule(xp, g, saved[a], saved[b])
+        case ["xp", "g", "i", "v", "v"]:
+            return lambda xp, g, i, saved: rule(xp, g, i, saved[a], saved[b])
     all_names = ("xp", "g", "i", *saves)
     pick = itemgetter(*[all_names.index(name) for name in names])
     return lambda xp, g, i, saved: rule(*pick((xp, g, i, *saved)))

@@ -219,7 +219,7 @@ def _pull(steps: list[Equation], found: dict[Any, Any], higher: bool, wanted: se
             ops = _ops_of(g)
             kind = None if g.__class__ is Bundle else g.__class__  # the next bundle may live elsewhere
         if op.bound_first is not None:
-            g = op.bound_first(ops, g, 0, saved)
+            g = op.bound_first(ops, g, parents, saved)
         rules: Any = op.bound_rules
         i = -1
         for n in parents:
@@ -463,7 +463,7 @@ def transposed(e: Equation, i: int, t: Any, higher: bool) -> Any:
     with enable_recording():
         saved, g = lift(e), cotangents if op.outputs else cotangents[0]
         if op.bound_first is not None:
-            g = op.bound_first(TENSORS, g, 0, saved)
+            g = op.bound_first(TENSORS, g, [e if j == i else None for j in range(len(e.parents))], saved)
         back = rule(TENSORS, g, i, saved)
         if e.fit[i] is not None:
             back = fit_to(TENSORS, back, e.fit[i])

@@ -68,8 +68,8 @@ def _of_value(activation: str) -> tuple[Any, Any, Any]:
     def body(xp: Any, x: Array, w: Array, b: Array | None = None) -> Any:
         return record.forward(xp, _linear(xp, x, w, b))
 
-    def first(xp: Any, g: Any, out: Any, b: Any) -> Any:
-        return xp.bias_slope(g, out, b, activation)
+    def first(xp: Any, g: Any, wanted: Any, out: Any, b: Any) -> Any:
+        return xp.bias_slope(g, out, None if wanted[2] is None else b, activation)
 
     return body, first, (
         lambda xp, t, w, out: getattr(xp, slope)(t @ w, out),
@@ -86,7 +86,9 @@ def _of_argument(activation: str) -> tuple[Any, Any, Any]:
         z = _linear(xp, x, w, None)
         return record.forward(xp, _plus(z, b)), z
 
-    def first(xp: Any, g: Any, kept: Any, b: Any) -> Any:
+    def first(xp: Any, g: Any, wanted: Any, kept: Any, b: Any) -> Any:
+        if wanted[2] is None:
+            return getattr(xp, slope)(g, _plus(kept, b)), None
         return xp.bias_slope(g, kept, b, activation)
 
     return body, first, (
