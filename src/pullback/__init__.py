@@ -6,7 +6,7 @@ Every op is a name of this module (`pb.tanh`, `pb.einsum`, `pb.cross_entropy`); 
 
 from . import data, errors, io, linalg, nn, optim, random
 from .backends import default_dtype, set_default_dtype
-from .checks import check_gradients
+from .checks import check_gradients, detect_nonfinite
 from .core.recording import no_grad
 from .core.tensor import Tensor, asarray, tensor
 from .cost import cost

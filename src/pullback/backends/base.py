@@ -131,7 +131,10 @@ class Backend:
 
     def nonfinite(self, arrays: Sequence[Any]) -> Any:
         """Whether there is a NaN or an infinity in any array: a bool, or a number of the device that is 1 or 0."""
-        return not all(bool(self.xp.all(self.xp.isfinite(array))) for array in arrays)
+        found = self.xp.asarray(False)
+        for array in arrays:
+            found = found | ~self.xp.all(self.xp.isfinite(array))
+        return bool(found)  # read from the device once
 
     # --- optimizers' updates, in place ---
     # Rows are parameters that take one step together: flat arrays of one length each, all on one device. The last of a

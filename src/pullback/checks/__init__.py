@@ -1,5 +1,6 @@
 """Fourth floor: checks that users run on their own functions."""
 
 from .gradients import check_gradients
+from .nonfinite import detect_nonfinite
 
-__all__ = ["check_gradients"]
+__all__ = ["check_gradients", "detect_nonfinite"]

@@ -57,10 +57,11 @@ class Observer:
     """
 
     outer: "Observer | None" = None
+    records = True  # whether ops are recorded inside also where they are not outside
 
     def __enter__(self) -> Any:
         self.outer = observing()
-        self._tokens = _observer.set(self), _on.set(self)
+        self._tokens = _observer.set(self), _on.set(self if self.records or recording() else False)
         return self
 
     def __exit__(self, *_: object) -> None:
