@@ -3,13 +3,14 @@
 import asyncio
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
 import pullback as pb
 from pullback.core.recording import enable_recording
-from pullback.core.tape import Equation
+from pullback.core.tape import Equation, Leaf
 
 
 def leaf(values, dtype="float64"):
@@ -27,6 +28,18 @@ def without_collector():
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.mark.parametrize("pulled", [False, True], ids=["dropped", "pulled"])
+def test_what_a_checkpoint_holds_is_freed_without_the_collector(pulled, without_collector):
+    numbers = np.ones(3)
+    held = weakref.ref(numbers)
+    x = pb.Tensor(numbers, Leaf())
+    y = pb.sum(pb.checkpoint(lambda x: pb.exp(x))(x))
+    if pulled:
+        y.backward()
+    del x, y, numbers
+    assert held() is None
 
 
 # --- freeing ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from inspect import Parameter, signature
 from operator import itemgetter
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from weakref import ref
 
 from ..backends import BACKENDS, Backend
 from ..errors import ArgumentError
@@ -244,13 +245,17 @@ class _Every(tuple[Any, ...]):
 
 
 class _Bodies(dict[type, Callable[..., Any]]):
-    """Array class -> the body of `op` on the backend that owns it."""
+    """Array class -> the body of `op` on the backend that owns it.
+
+    It refers to the op weakly: an op that is made for one call, as by `checkpoint`, is freed with its equation.
+    """
 
     def __init__(self, op: Op) -> None:
-        self._op = op
+        self._op = ref(op)
 
     def __missing__(self, kind: type) -> Callable[..., Any]:
-        return self.setdefault(kind, self._op.body_on(BACKENDS[kind]))
+        op: Any = self._op()
+        return self.setdefault(kind, op.body_on(BACKENDS[kind]))
 
 
 OPS: dict[str, Op] = {}
