@@ -86,6 +86,7 @@ class Op:
         is_view: Whether the output may share the buffer of an input.
         standard: Whether the body needs only the array API standard.
         promotes: Whether integers beside floating-point inputs take their dtype.
+        cost: What the body does, where it calls functions without a known cost: see `core.define.op`.
         samples: A generator of `Sample`s from a `numpy.random.Generator`.
         first: What is done to the cotangent once, before the rules of all inputs, which see its value as `g`.
         bodies: The body for each class of array, with the namespace bound, or what the backend runs instead of it.
@@ -106,10 +107,11 @@ class Op:
         standard: bool = True,
         samples: Callable[[Any], Any] | None = None,
         promotes: bool = False,
+        cost: Callable[..., Any] | None = None,
     ) -> None:
         self.name, self.forward, self.kind = forward.__name__, forward, kind
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
-        self.first, self.promotes = first, promotes or kind == "elementwise"
+        self.first, self.promotes, self.cost = first, promotes or kind == "elementwise", cost
         self.bodies = _Bodies(self)
         fixed = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
         kind_of_result: Any = namedtuple(f"{self.name}_result", outputs) if fixed else None
@@ -177,11 +179,19 @@ class Op:
 
     def body_on(self, backend: Backend, ops: Any = None) -> Callable[..., Any]:
         """What runs this op on raw arrays of `backend`; a composite runs over `ops`."""
-        plain = MethodType(self.forward, ops if self.kind == "composite" else backend.xp)  # `partial` takes longer
+        forward = self._on_shapes if backend.absorbs and self.cost else self.forward
+        plain = MethodType(forward, ops if self.kind == "composite" else backend.xp)  # `partial` takes longer
         run = backend.fused(self.name, plain)
         for wrap in _wraps:
             run = wrap(self, backend, run)
         return run
+
+    def _on_shapes(self, xp: Any, *args: Any, **kwargs: Any) -> Any:
+        """What runs instead of the body where there are no numbers, if `cost` says what the body does."""
+        named = dict(zip([a.name for a in self.arguments], args, strict=False)) | kwargs
+        specs, flops = self.cost(*args, **kwargs)  # type: ignore[misc]
+        operands = [named[name] for name in self.inputs if hasattr(named.get(name), "dtype")]
+        return xp.described(self.name, operands, specs, flops)
 
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join((*self.inputs, *self.params))})>"
