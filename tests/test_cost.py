@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import pullback as pb
+from pullback.core.define import Array, op
+from pullback.core.op import OPS
 from pullback.errors import ArgumentError, DeviceError, RuleError, TapeError
 
 SIZES, BATCH = (7, 11, 13, 5), 3
@@ -300,3 +302,58 @@ def test_bad_input(case):
     with pytest.raises(kind, match=message):
         run()
     assert pb.tanh(pb.asarray(zeros(3))).numpy().tolist() == [0.0, 0.0, 0.0]  # bodies run bare again
+
+
+# --- ops of users -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forget():
+    """Ops defined in a test are gone after it."""
+    before = set(OPS)
+    yield
+    for name in set(OPS) - before:
+        del OPS[name]
+
+
+def test_an_op_whose_cost_nobody_knows_is_refused_when_it_is_defined(forget):
+    with pytest.raises(
+        ArgumentError, match=r"'interpolated': nobody knows what xp\.interp costs; give the op its cost="
+    ):
+
+        @op(None, None, None)
+        def interpolated(xp, x: Array, at: Array, values: Array):
+            """Linear interpolation."""
+            return xp.interp(x, at, values)
+
+    assert "interpolated" not in OPS
+
+
+def test_an_op_that_says_what_it_costs_is_costed(forget):
+    @op(
+        lambda xp, g, out: g * out,
+        None,
+        cost=lambda x, weights, times=1: ((x.shape, x.dtype), 7 * times * x.size),
+    )
+    def strange(xp, x: Array, weights: Array, times: int = 1):
+        """Something that no namespace of ours has."""
+        return xp.interp(x, weights, weights) * times
+
+    report = pb.cost(lambda x: strange(x, zeros(9), times=3), zeros(4))
+    assert report.forward.count.flops == 7 * 3 * 4
+    assert (report.forward.count.read, report.forward.count.written) == (4 * (4 + 9), 4 * 4)
+    assert report.vjp.count.flops == 4
+    assert strange(zeros(4), zeros(9)).shape == (4,)
+
+
+def test_a_function_that_nobody_knows_is_named_where_only_the_run_shows_it(forget):
+    def inside(xp, x):
+        return xp.interp(x, x, x)
+
+    @op(lambda g: g)
+    def hidden(xp, x: Array):
+        """A body that calls it from another function."""
+        return inside(xp, x)
+
+    with pytest.raises(RuleError, match=r"hidden: nobody knows what xp\.interp costs"):
+        pb.cost(hidden, zeros(4))

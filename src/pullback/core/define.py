@@ -14,11 +14,13 @@ Tensors.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import Parameter, Signature, signature
+from itertools import product
 from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 import numpy as np
 
+from ..backends import backend_for
 from ..errors import ArgumentError
 from .doors import door
 from .op import OPS, Array, Arrays, Op, Rule, Sample, named, names_of
@@ -29,6 +31,7 @@ __all__ = ["Array", "Arrays", "Sample", "all_samples", "composite", "elementwise
 P = ParamSpec("P")
 R = TypeVar("R")
 Body = Callable[Concatenate[Any, P], Any]
+Cost = Callable[..., tuple[Any, int]]
 Samples = Callable[["np.random.Generator"], Any]  # quoted: NumPy imports `random` when it is first named
 
 
@@ -38,6 +41,7 @@ def elementwise(
     samples: Samples | None = None,
     standard: bool = True,
     fused: bool = False,
+    cost: Cost | None = None,
 ) -> Callable[[Body[P]], Callable[P, Tensor]]:
     """Define an op that works number by number, with broadcasting.
 
@@ -49,11 +53,12 @@ def elementwise(
         standard: False when the body needs more than the array API standard.
         fused: Makes the rule of an op of one input an op too, `<name>_slope`, which a backend may run in one kernel. It
             is a composite: derivatives of every order go through the formula. The rule takes `xp` first.
+        cost: As in `op`.
     """
 
     def decorate(forward: Body[P]) -> Callable[P, Tensor]:
         slopes = [_slope(forward, rules[0], standard)] if fused and rules[0] else rules
-        made = Op(forward, "elementwise", slopes, slopes, standard=standard)
+        made = Op(forward, "elementwise", slopes, slopes, standard=standard, cost=cost)
         made.samples = samples or partial(_elementwise_samples, len(made.inputs), domain)
         return _publish(made, door(made))
 
@@ -71,6 +76,7 @@ def op(
     view: bool = False,
     standard: bool = True,
     promotes: bool = False,
+    cost: Cost | None = None,
 ) -> Callable[[Body[P]], Callable[P, Tensor]]: ...
 @overload
 def op(
@@ -83,6 +89,7 @@ def op(
     view: bool = False,
     standard: bool = True,
     promotes: bool = False,
+    cost: Cost | None = None,
 ) -> Callable[[Body[P]], Callable[P, tuple[Tensor, ...]]]: ...
 def op(
     *rules: Rule | None,
@@ -94,6 +101,7 @@ def op(
     view: bool = False,
     standard: bool = True,
     promotes: bool = False,
+    cost: Cost | None = None,
 ) -> Any:
     """Define an op from its body and its rules.
 
@@ -109,6 +117,9 @@ def op(
         view: Whether the output may share the buffer of an input.
         standard: False when the body needs more than the array API standard.
         promotes: Whether integers beside floating-point inputs take their dtype, as in elementwise ops.
+        cost: What a body that calls functions without a known cost does. It takes the arguments of the op, arrays
+            without numbers for its inputs, and gives ((shape, dtype) of the value, a list of them for several outputs,
+            floating-point operations). The body of every other op is its own formula: see `pb.cost`.
     """
 
     def decorate(forward: Any) -> Any:
@@ -118,7 +129,7 @@ def op(
         made = Op(
             forward, "op", rules, pushes,
             outputs=outputs or (), kept=kept, first=first, is_view=view, standard=standard, samples=samples,
-            promotes=promotes,
+            promotes=promotes, cost=cost,
         )  # fmt: skip
         return _publish(made, door(made))
 
@@ -143,6 +154,8 @@ def _publish(made: Op, call: Any) -> Any:
         raise ArgumentError(f"op {made.name!r} is already defined; give the new one another name")
     if not made.forward.__doc__:
         raise ArgumentError(f"op {made.name!r} has no docstring; it is the documentation users see")
+    if made.cost is None and not made.forward.__module__.startswith(__package__.partition(".")[0] + "."):
+        _refuse_unknown_cost(made)  # of our own ops tests see to it
 
     for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
         setattr(call, attribute, getattr(made.forward, attribute))
@@ -153,6 +166,17 @@ def _publish(made: Op, call: Any) -> Any:
     if made.forward.__qualname__ == made.name:  # pickle looks there, and no statement binds an op made from another
         made.forward.__globals__.setdefault(made.name, call)
     return call
+
+
+def _refuse_unknown_cost(made: Op) -> None:
+    """Raise ArgumentError for a body that calls native functions of which nobody knows what they cost."""
+    known: Any = backend_for("meta").xp
+    native: Any = backend_for("cpu").xp
+    names = set(made.forward.__code__.co_names)
+    spaces = [(native, known), *([(native.linalg, known.linalg)] if "linalg" in names else [])]
+    for name, (space, ours) in product(sorted(names), spaces):
+        if made.kind != "composite" and name in vars(space) and name not in vars(ours):
+            raise ArgumentError(f"op {made.name!r}: nobody knows what xp.{name} costs; give the op its cost=")
 
 
 def _slope(forward: Any, rule: Any, standard: bool) -> Rule:

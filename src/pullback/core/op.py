@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 Rule = Callable[..., Any]
-BoundRule = Callable[[Any, Any, int, tuple[Any, ...]], Any]
+BoundRule = Callable[[Any, Any, Any, tuple[Any, ...]], Any]
 MISSING: Any = Parameter.empty
 _ENVIRONMENT = {"xp", "g", "t", "i", "wanted"}
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ...errors import DeviceError
+from ...errors import DeviceError, RuleError
 from ..base import Backend, Namespace, isdtype
 from . import elementwise, products, shaping
 from .array import MetaArray, fresh, work
@@ -80,6 +80,15 @@ def _entering(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     return cast(Callable[..., Any], run)
 
 
+class _Costed(Namespace):
+    """The functions whose cost is known."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise RuleError(f"nobody knows what xp.{name} costs; give the op that calls it its cost=")
+
+
 class MetaBackend(Backend):
     """Shapes, dtypes and layouts. Whoever meters is told what the same calls would do to arrays of numbers."""
 
@@ -89,7 +98,7 @@ class MetaBackend(Backend):
 
     def __init__(self) -> None:
         constants = {name: getattr(np, name) for name in _CONSTANTS.split()}
-        self.xp = Namespace(
+        self.xp = _Costed(
             SimpleNamespace(**constants), **FUNCTIONS, linalg=products.linalg, dtype=np.dtype, isdtype=isdtype
         )
 

@@ -143,6 +143,14 @@ def _trace(given: Any, offset: int = 0, dtype: Any = None) -> Any:
     return NUMBERS["sum"](_diagonal(given, offset), axis=-1, dtype=dtype)
 
 
+def _described(name: str, operands: Sequence[Any], specs: Any, flops: int) -> Any:
+    """What is said of a call, done: it reads `operands` and makes an array of each (shape, dtype)."""
+    several = isinstance(specs, list)
+    made = [fresh(shape, np.dtype(dtype)) for shape, dtype in (specs if several else [specs])]
+    work(name, made[0], arrays(operands), flops=flops, written=sum(x.nbytes for x in made))
+    return tuple(made) if several else made[0]
+
+
 _same: Callable[[Any], Any] = lambda shape: shape  # noqa: E731
 linalg = SimpleNamespace(
     cholesky=_square("cholesky", lambda n: n**3 // 3, _same),
@@ -166,6 +174,7 @@ linalg = SimpleNamespace(
     vecdot=_vecdot,
 )
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "described": _described,
     "matmul": _matmul,
     "tensordot": _tensordot,
     "vecdot": _vecdot,
