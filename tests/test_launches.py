@@ -2,9 +2,14 @@
 
 import emulator
 import pytest
-from stand_in_cupy.__main__ import STEPS, show, table
+from stand_in_cupy import device, watched
+from stand_in_cupy.__main__ import STEPS, layers, show, table
+
+import pullback as pb
 
 pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+
+KINDS = ("library", "fill", "copy", "upload")
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +50,19 @@ def test_the_table_is_printed(counts, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert [line[:26].strip() for line in lines[3:]] == list(counts)
     assert "1 + 1 (+ 0)" in next(line for line in lines if line.startswith("linear_gelu"))
+
+
+def test_the_ledger_counts_what_is_launched_without_kernels():
+    """All but the numbers that checks of labels and weights bring to the host."""
+    for name, make in layers().items():
+        with device(kernels_on=False):
+            f, args = make()
+            pb.vjp(f, *args)[1](pb.ones_like(f(*args)))  # loads what is loaded once
+            with watched() as forward:
+                out, pull = pb.vjp(f, *args)
+            cotangent = pb.ones_like(out)
+            with watched() as backward:
+                pull(cotangent)
+            report = pb.cost(f, *args, argnums=range(len(args)))
+        counted = [sum(w.is_launch or w.kind in KINDS for w in work) for work in (forward, backward)]
+        assert [report.forward.count.launches, report.vjp.count.launches] == counted, name
