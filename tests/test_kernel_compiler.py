@@ -257,10 +257,10 @@ def test_writers_at_the_same_time_leave_one_whole_entry(folder):
 def test_the_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("PULLBACK_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert compiler.cache_folder() == tmp_path / "pullback" / "kernels"
+    assert compiler.cache_folder("kernels") == tmp_path / "pullback" / "kernels"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert compiler.cache_folder() == tmp_path / ".cache" / "pullback" / "kernels"
+    assert compiler.cache_folder("kernels") == tmp_path / ".cache" / "pullback" / "kernels"
 
 
 @needs_nvrtc

@@ -9,7 +9,7 @@ from .backends import default_dtype, set_default_dtype
 from .checks import check_gradients, detect_nonfinite
 from .core.recording import no_grad
 from .core.tensor import Tensor, asarray, tensor
-from .cost import cost
+from .cost import cost, profile
 from .dtypes import *
 from .interop import from_dlpack
 from .ops import *

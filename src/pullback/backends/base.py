@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,16 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
+
+    # --- time ---
+
+    def mark(self) -> Any:
+        """A moment in the work given to the (current) device: nothing is waited for."""
+        return perf_counter()
+
+    def seconds_between(self, start: Any, end: Any) -> float:
+        """The seconds between two marks; it waits until the device has come to the later one."""
+        return float(end - start)
 
     # --- gradients as one vector: arrays of one device ---
 

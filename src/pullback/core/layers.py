@@ -24,13 +24,17 @@ class Layers:
     @contextmanager
     def calling(self, module: Any) -> Iterator[None]:
         """Around the call of a module."""
-        if id(module) not in self._names:
-            self._name(module)
-        self._stack.append(self._names[id(module)])
+        self._stack.append(self.name_of(module))
         try:
             yield
         finally:
             self._stack.pop()
+
+    def name_of(self, module: Any) -> str:
+        """The name of a module that is called now, or was."""
+        if id(module) not in self._names:
+            self._name(module)
+        return self._names[id(module)]
 
     def _name(self, module: Any) -> None:
         """Name a module that is inside of no other that was called, and all inside of it."""

@@ -1,12 +1,12 @@
 """Second floor: whether ops are written on a tape here and now, and who watches."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from functools import wraps
 from typing import Any
 
-__all__ = ["Observer", "enable_recording", "no_grad", "observe", "observing", "recording"]
+__all__ = ["Observer", "enable_recording", "no_grad", "observe", "observing", "recording", "unobserved"]
 
 _on: ContextVar[Any] = ContextVar("recording", default=True)
 recording = _on.get
@@ -47,6 +47,17 @@ def no_grad() -> _Recording:
 def enable_recording() -> _Recording:
     """A context in which ops are recorded, whatever is outside it."""
     return _Recording(True)
+
+
+@contextmanager
+def unobserved() -> Iterator[None]:
+    """A context in which nobody watches and nothing is recorded."""
+    observer, on = _observer.set(None), _on.set(False)
+    try:
+        yield
+    finally:
+        _on.reset(on)
+        _observer.reset(observer)
 
 
 class Observer:
@@ -92,6 +103,10 @@ class Observer:
     def pushing(self, equation: Any) -> AbstractContextManager[Any]:
         """Around the push of an equation that has a tangent."""
         return _NOTHING if self.outer is None else self.outer.pushing(equation)
+
+    def updating(self, optimizer: str, backend: Any) -> AbstractContextManager[Any]:
+        """Around a call of `backend` that changes parameters for an optimizer of that name."""
+        return _NOTHING if self.outer is None else self.outer.updating(optimizer, backend)
 
 
 class _Told(Observer):

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..backends import BACKENDS, Backend
+from ..core.recording import observing
 from ..core.tape import Leaf, mutate
 from ..core.tensor import as_array
 from ..errors import ArgumentError, CheckpointError, PullbackError, ShapeError, TapeError
@@ -102,9 +103,15 @@ class Optimizer:
             flats = self._examined(gradients, error_if_nonfinite)
         packs = self._packs
         skip = _joint_flag(nonfinite_flags(flats)) if skip_if_nonfinite else None
+        observer = observing()
         for places in self._calls:
             lead = packs[places[0]]
-            self._update(lead.backend, [packs[i].row(flats[i]) for i in places], rate, lead.age + 1, skip)
+            rows = [packs[i].row(flats[i]) for i in places]
+            if observer is None:
+                self._update(lead.backend, rows, rate, lead.age + 1, skip)
+            else:
+                with observer.updating(self._who, lead.backend):
+                    self._update(lead.backend, rows, rate, lead.age + 1, skip)
         moment = mutate(self._leaves)
         for pack in packs:
             pack.age, pack.moment = pack.age + 1, moment

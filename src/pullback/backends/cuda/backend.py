@@ -160,6 +160,16 @@ class CudaBackend(Backend):
         cupy.cuda.get_current_stream().synchronize()
         raise_complaints()
 
+    def mark(self) -> Any:
+        """An event on the current stream."""
+        event = cupy.cuda.Event()
+        event.record()
+        return event
+
+    def seconds_between(self, start: Any, end: Any) -> float:
+        end.synchronize()
+        return float(cupy.cuda.get_elapsed_time(start, end)) / 1e3
+
     def _number(self, device: str | None) -> int:
         if device in (None, "cuda"):
             return int(cupy.cuda.Device().id)

@@ -8,15 +8,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from threading import get_ident
 
 from cupy.cuda import nvrtc
 
 from ...errors import KernelError
+from ..cache import cache_folder
 from .sources import source
 
-__all__ = ["Compiled", "cache_folder", "compile_cubin", "target"]
+__all__ = ["Compiled", "compile_cubin", "target"]
 
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 _DIGEST = hashlib.sha256
@@ -109,18 +109,10 @@ def _compile(file: str, text: str, expressions: Sequence[str], option: str) -> C
 # --- the cache on disk: a file per program: sha256 of the rest, length of the names and log, names and log, code ------
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: PULLBACK_CACHE_DIR, or the user's cache folder."""
-    chosen = os.environ.get("PULLBACK_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pullback" / "kernels"
-
-
 def _read(key: str) -> Compiled | None:
     """An entry; None if there is none or it is not what was written."""
     try:
-        entry = (cache_folder() / key).read_bytes()
+        entry = (cache_folder("kernels") / key).read_bytes()
     except OSError:
         return None
     digest, rest = entry[:32], entry[32:]
@@ -136,7 +128,7 @@ def _write(key: str, compiled: Compiled) -> None:
     facts = json.dumps({"names": compiled.names, "log": compiled.log}).encode()
     rest = _HEAD.pack(len(facts)) + facts + compiled.code
     try:
-        folder = cache_folder()
+        folder = cache_folder("kernels")
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{key}.{os.getpid()}.{get_ident()}"  # no other writer's
         try:

@@ -1,7 +1,7 @@
 """An array of a shape, a dtype and a layout, without numbers."""
 
-from collections.abc import Callable, Sequence
-from functools import cmp_to_key, lru_cache, partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 from ...errors import DeviceError
 from .metering import Meter, current_meter
 
-__all__ = ["MetaArray", "fresh", "nbytes_of", "outside", "view", "work"]
+__all__ = ["MetaArray", "fresh", "iterated", "joined", "kept", "nbytes_of", "outside", "view", "work"]
 
 
 class _Buffer:
@@ -19,10 +19,10 @@ class _Buffer:
 
     __slots__ = ("meter", "nbytes")
 
-    def __init__(self, nbytes: int, meter: Meter | None) -> None:
+    def __init__(self, nbytes: int, meter: Meter | None, shape: tuple[int, ...] = ()) -> None:
         self.nbytes, self.meter = nbytes, meter
         if meter is not None:
-            meter.allocate(nbytes)
+            meter.allocate(nbytes, shape)
 
     def __del__(self) -> None:
         if self.meter is not None:
@@ -39,14 +39,16 @@ class MetaArray:
         buffer: What it is, or is a view of.
         base: None, or the buffer if this is a view of another array.
         known: The integers or booleans of an array that came from outside: what they choose has a known shape.
+        origin: The array from outside that it stands for; None for others.
     """
 
-    __slots__ = ("__weakref__", "base", "buffer", "dtype", "ghost", "known", "ndim", "shape", "size")
+    __slots__ = ("__weakref__", "base", "buffer", "dtype", "ghost", "known", "ndim", "origin", "shape", "size")
     __array_ufunc__ = None  # NumPy's scalars leave operators to this class
 
     def __init__(self, ghost: np.ndarray, buffer: _Buffer, owner: bool, known: np.ndarray | None = None) -> None:
         self.ghost, self.buffer, self.base, self.known = ghost, buffer, None if owner else buffer, known
         self.shape, self.dtype, self.ndim, self.size = ghost.shape, ghost.dtype, ghost.ndim, ghost.size
+        self.origin: Any = None
 
     @property
     def device(self) -> str:
@@ -137,39 +139,77 @@ def _cell(dtype: Any) -> np.ndarray:
     return np.zeros(1, dtype)
 
 
-def ghost_of(shape: Sequence[int], dtype: Any, like: Sequence[np.ndarray] = ()) -> np.ndarray:
-    """A ghost of a fresh array: in row-major order or, as NumPy's functions do, in the order of what it is like."""
-    order: Sequence[int] = range(len(shape))
-    if any(not g.flags.c_contiguous for g in like):
-        outer_first: Callable[[int, int], int] = partial(_outer_first, like)
-        order = sorted(order, key=cmp_to_key(outer_first))
+# --- the layouts that NumPy gives ---
+# The order of the axes of a new array, the outer first. NumPy's iterator and its `concatenate` sort axes by insertion,
+# stably, with the same comparison from opposite ends; where arrays disagree row-major order wins.
+
+
+def iterated(like: Sequence[np.ndarray]) -> list[int]:
+    """The order in which NumPy's iterator goes through `like`, arrays of one rank, and lays out what it makes."""
+    strides = [[0 if n == 1 else abs(step) for n, step in zip(g.shape, g.strides, strict=True)] for g in like]
+
+    def inner(i: int, j: int) -> bool | None:
+        """Whether axis i belongs inside of j; None if no array tells."""
+        told = [s[j] > s[i] for s in strides if s[i] and s[j]]
+        return all(told) if told else None
+
+    return _inserted(range(like[0].ndim - 1, -1, -1), inner)[::-1] if like else []
+
+
+def joined(like: Sequence[np.ndarray]) -> list[int]:
+    """The order of axes that `np.concatenate` gives its result."""
+
+    def outer(i: int, j: int) -> bool | None:
+        told = [abs(g.strides[i]) > abs(g.strides[j]) for g in like if g.shape[i] != 1 and g.shape[j] != 1]
+        return all(told) if told else None
+
+    return _inserted(range(like[0].ndim), outer)
+
+
+def kept(like: np.ndarray) -> list[int]:
+    """The order of axes of a copy that keeps the order of `like`, and of `np.zeros_like` and others of that name."""
+    if like.flags.c_contiguous:
+        return list(range(like.ndim))
+    if like.flags.f_contiguous:
+        return list(range(like.ndim))[::-1]
+    return sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis]))
+
+
+def _inserted(axes: Iterable[int], before: Callable[[int, int], bool | None]) -> list[int]:
+    """`axes` sorted: each is put before those behind which it does not belong; nobody knows of those that are passed."""
+    found: list[int] = []
+    for i in axes:
+        place = len(found)
+        for at in range(len(found) - 1, -1, -1):
+            told = before(i, found[at])
+            if told is False:
+                break
+            if told:
+                place = at
+        found.insert(place, i)
+    return found
+
+
+def ghost_of(shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> np.ndarray:
+    """A ghost of a fresh array, its axes in row-major order or in the one given, the outer first."""
     strides, step = [0] * len(shape), dtype.itemsize
-    for axis in reversed(order):
+    for axis in reversed(range(len(shape)) if order is None else order):
         strides[axis] = step
         step *= max(shape[axis], 1)
     return as_strided(_cell(dtype), tuple(shape), strides)
 
 
-def _outer_first(like: Sequence[np.ndarray], i: int, j: int) -> int:
-    """Which of two axes NumPy makes the outer one: that of the longer stride in the first array that tells."""
-    for g in like:
-        a, b = abs(g.strides[i]), abs(g.strides[j])
-        if a and b and a != b:
-            return -1 if a > b else 1
-    return i - j
-
-
 def fresh(
-    shape: Sequence[int], dtype: Any, like: Sequence[np.ndarray] = (), known: np.ndarray | None = None
+    shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None, known: np.ndarray | None = None
 ) -> MetaArray:
     """A new array, in memory of its own."""
-    ghost = ghost_of(shape, dtype, like)
+    ghost = ghost_of(shape, dtype, order)
     return MetaArray(ghost, _Buffer(prod(shape) * dtype.itemsize, current_meter()), True, known)
 
 
 def _rebuilt(shape: Sequence[int], dtype: Any, strides: Sequence[int], known: np.ndarray | None) -> MetaArray:
     """What was copied or pickled, in memory of its own."""
-    return fresh(shape, dtype, [as_strided(_cell(dtype), shape, strides)], known)
+    return fresh(shape, dtype, kept(as_strided(_cell(dtype), shape, strides)), known)
 
 
 def outside(array: Any) -> MetaArray:
@@ -178,7 +218,9 @@ def outside(array: Any) -> MetaArray:
     strides = array.strides if is_host else ghost_of(array.shape, np.dtype(array.dtype)).strides
     ghost = as_strided(_cell(np.dtype(array.dtype)), array.shape, strides)
     known = np.asarray(array) if is_host and array.dtype.kind in "biu" else None
-    return MetaArray(ghost, _Buffer(0, None), True, known)
+    made = MetaArray(ghost, _Buffer(0, None), True, known)
+    made.origin = array
+    return made
 
 
 def view(x: MetaArray, ghost: np.ndarray) -> MetaArray:

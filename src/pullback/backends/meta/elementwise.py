@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .array import MetaArray, fresh, outside, work
+from .array import MetaArray, fresh, iterated, kept, outside, work
 
 __all__ = ["FUNCTIONS", "arrays", "broadcast", "is_float", "reduced_shape"]
 
@@ -58,7 +58,7 @@ def _elementwise(name: str, function: Any) -> Callable[..., Any]:
         operands = arrays(given)
         shape, ghosts = broadcast(operands)
         dtype = _dtype_of(function, _kinds(operands))
-        out = fresh(shape, dtype, ghosts)
+        out = fresh(shape, dtype, iterated(ghosts))
         counts = name not in _MOVES and is_float(dtype)
         return work(name, out, operands, flops=out.size if counts else 0)
 
@@ -97,7 +97,7 @@ def _reduction(name: str, function: Any, extra: int = 0, fails_empty: bool = Fal
         (x,) = arrays([given])
         shape, ghosts = reduced_shape(x, axis, keepdims)
         kind = _dtype_of(function, (x.dtype,)) if dtype is None else np.dtype(dtype)
-        out = fresh(shape, kind, ghosts)
+        out = fresh(shape, kind, None if name.startswith("arg") else iterated(ghosts))
         if fails_empty and out.size and not x.size:
             raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
         counts = is_float(x.dtype) and is_float(kind)
@@ -129,19 +129,19 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
     dtype = _dtype_of(np.add, _kinds(operands[1:])) if any(k is not np.dtype(bool) for k in _kinds(operands[1:])) else (
         np.dtype(bool)
     )  # fmt: skip
-    return work("where", fresh(shape, dtype, ghosts), operands)
+    return work("where", fresh(shape, dtype, iterated(ghosts)), operands)
 
 
 def _astype(given: Any, dtype: Any, copy: bool = True, **_: Any) -> Any:
     (x,) = arrays([given])
     if not copy and x.dtype == dtype:
         return x
-    return work("astype", fresh(x.shape, np.dtype(dtype), [x.ghost]), [x])
+    return work("astype", fresh(x.shape, np.dtype(dtype), kept(x.ghost)), [x])
 
 
 def _error_function(x: Any) -> Any:
-    """Of the dtype that SciPy gives: it works on float16 in float32."""
-    return np.empty(0, np.result_type(np.tanh(x).dtype, np.float32))
+    """Of the dtype that SciPy gives: it works on float16 in float64."""
+    return np.empty(0, np.float64) if x.dtype == np.float16 else np.tanh(x)
 
 
 _extreme = _dtype_reduction("int64")

@@ -15,8 +15,8 @@ class Meter(Protocol):
         """A native function ran, with so many floating-point operations, of which two for each multiply-add of a
         product of matrices are counted; it read and wrote so many bytes of arrays."""
 
-    def allocate(self, nbytes: int) -> None:
-        """A new buffer."""
+    def allocate(self, nbytes: int, shape: tuple[int, ...] = ()) -> None:
+        """A new buffer, for an array of this shape."""
 
     def release(self, nbytes: int) -> None:
         """The last array of a buffer is gone."""

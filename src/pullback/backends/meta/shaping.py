@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DeviceError
-from .array import MetaArray, fresh, view, work
+from .array import MetaArray, fresh, iterated, joined, kept, view, work
 from .elementwise import arrays, broadcast, is_float
 
 __all__ = ["FUNCTIONS"]
@@ -29,7 +29,7 @@ def _new(name: str, written: bool = True) -> Callable[..., Any]:
 def _new_like(name: str, written: bool = True) -> Callable[..., Any]:
     def call(given: Any, *_: Any, dtype: Any = None, **__: Any) -> Any:
         (x,) = arrays([given])
-        out = fresh(x.shape, x.dtype if dtype is None else np.dtype(dtype), [x.ghost])
+        out = fresh(x.shape, x.dtype if dtype is None else np.dtype(dtype), kept(x.ghost))
         return work(name, out, []) if written else out
 
     return call
@@ -46,7 +46,7 @@ def _asarray(given: Any, dtype: Any = None, copy: bool | None = None, **_: Any) 
         return work("asarray", fresh(made.shape, made.dtype, known=known), [])
     (x,) = arrays([given])
     kind = x.dtype if dtype is None else np.dtype(dtype)
-    return x if kind == x.dtype and not copy else work("asarray", fresh(x.shape, kind, [x.ghost]), [x])
+    return x if kind == x.dtype and not copy else work("asarray", fresh(x.shape, kind, kept(x.ghost)), [x])
 
 
 def _arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, **_: Any) -> Any:
@@ -121,7 +121,7 @@ def _concat(given: Sequence[Any], axis: int | None = 0) -> Any:
         if g.ndim != len(shape) or any(g.shape[a] != n for a, n in enumerate(shape) if a != place):
             raise ValueError(f"shapes {flat[0].shape} and {g.shape} differ along another axis than {place}")
         shape[place] += g.shape[place]
-    return work("concat", fresh(shape, np.result_type(*(x.dtype for x in operands)), flat), operands)
+    return work("concat", fresh(shape, np.result_type(*(x.dtype for x in operands)), joined(flat)), operands)
 
 
 def _stack(given: Sequence[Any], axis: int = 0) -> Any:

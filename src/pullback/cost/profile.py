@@ -1,0 +1,352 @@
+"""`pb.profile`: what each op takes of the time of a block, beside what it does."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict
+from functools import cached_property
+from os import PathLike
+from threading import get_ident
+from time import perf_counter
+from typing import Any, Self
+
+from ..backends import Backend
+from ..core.layers import Layers
+from ..core.op import OPS, Op, wrapped_bodies
+from ..core.recording import Observer
+from ..errors import ArgumentError
+from ..io.atomic import replacing
+from .ledger import Count
+from .signatures import BODY, PULL, PUSH, owner, pulled_facts, pushed_facts, sketch, work_of
+from .timeline import Event, Span, placed, trace_of
+from .timings import Line, Timing, lines_of, rates_of, summed, text_of
+
+__all__ = ["Profile", "profile"]
+
+_current: ContextVar["Profile | None"] = ContextVar("profile", default=None)
+_measuring = _current.get
+
+
+def profile() -> "Profile":
+    """A context that measures what each op takes of its time, forward and backward, in which layer.
+
+        with pb.profile() as p:
+            for x, labels in batches:
+                step(x, labels)
+        print(p)
+
+    Only what this thread and async context does is measured. On the CPU times are those of the host's clock; on CUDA
+    they are the times between events on the current stream, and nothing is waited for before the profile is read. (On
+    a GPU that waits for the host, the waiting inside of an op is its own. With several GPUs work on another than the
+    current one is not seen.) When the block has ended, flops and bytes of each call are found by running it again on
+    shapes, and set in relation to how fast this machine multiplies matrices and copies memory: that is measured when
+    it is first asked for, in about a second, and kept in the user's cache folder. See `Profile` for what can be read.
+
+    Raises:
+        ArgumentError: another profile is at work here, or this one was used before.
+    """
+    return Profile()
+
+
+class Profile(Observer):
+    """What ops took in a block; `print` shows it as a table. See `profile`.
+
+    An op that runs inside of another (or of a rule) counts as part of it. What a checkpointed function runs again is
+    told op by op, in the phase of the walk. All can be read when the block has ended, also by an error.
+    """
+
+    records = False
+
+    def __init__(self) -> None:
+        self.log: list[tuple[Any, ...]] = []
+        self.spans: list[tuple[Any, ...]] = []
+        self.phase, self.layer = "forward", ""
+        self.inside = False  # of an op or a rule: what runs there is part of it
+        self.thread: int | None = None
+        self.layer_of: dict[int, str] = {}  # by the number of the equation: keeping equations would keep what they save
+        self.tangents: dict[Any, Any] = {}  # of the push that is at work
+        self._layers = Layers()
+        self._begun = self._ended = 0.0
+        self._last: dict[Backend, Any] | None = None  # a mark of each backend at the end
+
+    def __enter__(self) -> Self:
+        if self._begun:
+            raise ArgumentError("profile: it measures one block, and has had it; make another with pb.profile()")
+        if _measuring() is not None:
+            raise ArgumentError("profile: another one is at work here; end its block first, or read that one")
+        super().__enter__()
+        self._bodies = wrapped_bodies(_timed)
+        self._bodies.__enter__()
+        self._token = _current.set(self)
+        self.thread, self._begun = get_ident(), perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended = perf_counter()
+        self.thread = None
+        try:
+            self._last = {backend: backend.mark() for backend in dict.fromkeys(entry[4] for entry in self.log)}
+        finally:
+            _current.reset(self._token)
+            self._bodies.__exit__(None, None, None)
+            super().__exit__(*error)
+            del self._layers  # and the modules that it holds
+
+    # --- what is told (few instructions: this is inside of what is measured) ---
+
+    def recorded(self, equation: Any, inputs: Any, value: Any) -> None:
+        """Remember the layer."""
+        self.layer_of[equation.seq] = self.layer
+        if self.outer is not None:
+            self.outer.recorded(equation, inputs, value)
+
+    def calling(self, module: Any) -> AbstractContextManager[Any]:
+        """What the module does is told under its name."""
+        if self.thread != get_ident():
+            return super().calling(module)
+        name = self._layers.name_of(module)
+        return self._with_outer(_Within(self, name, "module", name), super().calling(module))
+
+    def walking(self, tape: Sequence[Any], found: dict[Any, Any], pushes: bool) -> AbstractContextManager[Any]:
+        """A span of its own."""
+        outer = super().walking(tape, found, pushes)
+        if self.inside or self.thread != get_ident():
+            return outer
+        name = "push" if pushes else "pull"
+        return self._with_outer(_Within(self, name, "walk", self.layer, found if pushes else None), outer)
+
+    def pulling(self, equation: Any, found: dict[Any, Any]) -> AbstractContextManager[Any]:
+        """The time of all its rules."""
+        outer = super().pulling(equation, found)
+        if self.inside or self.thread != get_ident():
+            return outer
+        g = found[equation]
+        backend = owner(g)
+        if backend.absorbs:
+            return outer
+        return self._with_outer(_Walked(self, PULL, equation, backend, pulled_facts(equation, g, found), found), outer)
+
+    def pushing(self, equation: Any) -> AbstractContextManager[Any]:
+        """The time of all its rules."""
+        outer, tangents = super().pushing(equation), self.tangents
+        if self.inside or self.thread != get_ident():
+            return outer
+        backend = owner(next(tangents[n] for n in equation.parents if n is not None and n in tangents))
+        if backend.absorbs:
+            return outer
+        return self._with_outer(_Walked(self, PUSH, equation, backend, pushed_facts(equation, tangents)), outer)
+
+    def updating(self, optimizer: str, backend: Backend) -> AbstractContextManager[Any]:
+        """The time of the update, as a phase of its own."""
+        outer = super().updating(optimizer, backend)
+        return outer if self.thread != get_ident() else self._with_outer(_Updated(self, optimizer, backend), outer)
+
+    def _with_outer(
+        self, mine: AbstractContextManager[Any], outer: AbstractContextManager[Any]
+    ) -> AbstractContextManager[Any]:
+        return mine if self.outer is None else _both(outer, mine)
+
+    # --- what was found ---
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """Every measured call, in the order in which they ended. Raises ArgumentError before the end of the block."""
+        self._ends()
+        return [Event(*entry) for entry in self.log]
+
+    @cached_property
+    def _placed(self) -> tuple[list[tuple[float, float]], dict[Backend, float]]:
+        return placed(self.events, self._begun, self._ends())
+
+    @cached_property
+    def _counts(self) -> list[Count | None]:
+        known: dict[str, Count | None] = {}
+        found = []
+        for event in self.events:
+            count = None
+            if event.facts is not None:
+                key = repr((event.what, id(event.op), event.facts))
+                if key not in known:
+                    known[key] = work_of(event.what, event.op, event.facts)
+                count = known[key]
+            elif event.what in (PULL, PUSH):
+                count = Count()  # of a function with rules of its own: what it does is told op by op
+            found.append(count)
+        return found
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """One line for each op, layer, phase, device and dtype, by falling time."""
+        return lines_of(self.events, self._placed[0], self._counts)
+
+    @property
+    def seconds(self) -> float:
+        """The length of the block: by the host's clock, or where a device was at work for longer, by its own."""
+        return max(self._placed[1].values(), default=0.0) if self._placed[1] else self._ended - self._begun
+
+    @property
+    def unaccounted(self) -> dict[str, float]:
+        """Device -> the seconds of the block in which it ran no op: Python, the tape, waiting, and whatever else."""
+        _, lengths = self._placed
+        return {
+            backend.name: max(
+                length - sum(line.timing.seconds for line in self.lines if line.device == backend.name), 0
+            )
+            for backend, length in lengths.items()
+        }
+
+    @property
+    def by_op(self) -> dict[str, dict[str, Timing]]:
+        """Op -> phase -> what it took: in "vjp" and "jvp" what its rules took."""
+        return summed(self.lines, lambda line: line.op)
+
+    @property
+    def by_layer(self) -> dict[str, dict[str, Timing]]:
+        """Layer -> phase -> what it took; "" is what stands in no module."""
+        return summed(self.lines, lambda line: line.layer)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as numbers and text, as JSON can hold."""
+        rates = rates_of(self.lines)
+        return {
+            "seconds": self.seconds,
+            "unaccounted": self.unaccounted,
+            "lines": [line.to_dict(rates) for line in self.lines],
+            "rates": [{"device": key[0], "dtype": key[1], **asdict(rate)} for key, rate in rates.items()],
+        }
+
+    def to_chrome(self, path: str | PathLike[str]) -> None:
+        """Write a trace that Perfetto (ui.perfetto.dev) and chrome://tracing open, whole or not at all.
+
+        Each kind of device is a row with a clock of its own; modules and walks span what ran inside of them.
+
+        Raises:
+            ArgumentError: the block has not ended. CheckpointError: the file cannot be written.
+        """
+        import json
+
+        trace = trace_of(
+            self.events, [Span(*span) for span in self.spans], self._placed[0], self._counts, {"seconds": self.seconds}
+        )
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(trace), encoding="utf-8")
+
+    def __str__(self) -> str:
+        if self._last is None:
+            return "a profile whose block has not ended: read it after the with statement"
+        return text_of(self.lines, self.seconds, self.unaccounted)
+
+    def _ends(self) -> dict[Backend, Any]:
+        if self._last is None:
+            raise ArgumentError("profile: its block has not ended; read it after the with statement")
+        return self._last
+
+
+@contextmanager
+def _both(outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]) -> Iterator[None]:
+    with outer, inner:
+        yield
+
+
+def _timed(op: Op, backend: Backend, run: Callable[..., Any]) -> Callable[..., Any]:
+    """The body `run`, measured where a profile is at work and no op is around it."""
+    if backend.absorbs:
+        return run
+    mark = backend.mark
+
+    def body(*args: Any, **kwargs: Any) -> Any:
+        p = _measuring()
+        if p is None or p.inside or p.thread != get_ident():
+            return run(*args, **kwargs)
+        p.inside = True
+        try:
+            start = mark()
+            value = run(*args, **kwargs)
+            end = mark()
+        finally:
+            p.inside = False
+        log = p.log
+        named = {name: sketch(x) for name, x in kwargs.items()} if kwargs else kwargs
+        log.append((BODY, op, p.phase, p.layer, backend, start, end, len(log), ([sketch(x) for x in args], named)))
+        return value
+
+    return body
+
+
+class _Within:
+    """A module or a walk is at work."""
+
+    __slots__ = ("first", "kind", "layer", "name", "profile", "tangents")
+
+    def __init__(self, profile: Profile, name: str, kind: str, layer: str, tangents: Any = None) -> None:
+        self.profile, self.name, self.kind, self.layer, self.tangents = profile, name, kind, layer, tangents
+
+    def __enter__(self) -> None:
+        p = self.profile
+        self.first = len(p.log)
+        p.layer, self.layer = self.layer, p.layer
+        if self.tangents is not None:
+            p.tangents, self.tangents = self.tangents, p.tangents
+
+    def __exit__(self, *_: object) -> None:
+        p = self.profile
+        p.layer = self.layer
+        if self.tangents is not None:
+            p.tangents = self.tangents
+        p.spans.append((self.name, self.kind, self.first, len(p.log)))
+
+
+class _Walked:
+    """An equation is pulled or pushed."""
+
+    __slots__ = ("backend", "before", "facts", "first", "found", "op", "parents", "profile", "seq", "start", "what")
+
+    def __init__(
+        self, profile: Profile, what: str, equation: Any, backend: Backend, facts: tuple[Any, ...], found: Any = None
+    ) -> None:
+        self.profile, self.what, self.backend, self.facts, self.found = profile, what, backend, facts, found
+        self.op, self.seq, self.parents = equation.op, equation.seq, equation.parents
+
+    def __enter__(self) -> None:
+        p = self.profile
+        self.before = p.phase, p.layer
+        if p.phase == "forward":
+            p.phase = self.what
+        p.layer = p.layer_of.get(self.seq, "")
+        p.inside = not _is_function(self.op)
+        self.first = len(p.log)
+        self.start = self.backend.mark()
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        p, op = self.profile, self.op
+        if kind is None:
+            end = self.backend.mark()
+            facts: Any = None
+            if p.inside:
+                found = self.found
+                facts = self.facts if found is None else (*self.facts, [n in found for n in self.parents])
+            p.log.append((self.what, op, p.phase, p.layer, self.backend, self.start, end, self.first, facts))
+        p.inside = False
+        p.phase, p.layer = self.before
+
+
+class _Updated:
+    """An optimizer changes parameters."""
+
+    __slots__ = ("backend", "name", "profile", "start")
+
+    def __init__(self, profile: Profile, name: str, backend: Backend) -> None:
+        self.profile, self.name, self.backend = profile, name, backend
+
+    def __enter__(self) -> None:
+        self.start = self.backend.mark()
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            end, log = self.backend.mark(), self.profile.log
+            log.append(("update", self.name, "update", "", self.backend, self.start, end, len(log), None))
+
+
+def _is_function(op: Op) -> bool:
+    """Whether the rules of `op` run a whole function of the user: a checkpointed one, or one with rules of its own."""
+    return op.sequence is None and op.inputs == ("arguments",) and OPS.get(op.name) is not op

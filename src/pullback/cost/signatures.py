@@ -1,0 +1,189 @@
+"""Calls of ops by the shapes that they met, and what such a call does: it runs again on arrays without numbers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context
+from typing import Any
+
+from numpy.lib.stride_tricks import as_strided
+
+from ..backends import BACKENDS, Backend, backend_for, canonical_dtype, is_floating
+from ..backends.meta.array import MetaArray, fresh
+from ..backends.meta.metering import metering
+from ..core.op import ARRAYS, OPS, Op
+from ..core.tape import Bundle, Equation, Leaf, equation, pull, push
+from ..core.tensor import Tensor
+from .ledger import Count, Ledger
+
+__all__ = [
+    "BODY",
+    "PULL",
+    "PUSH",
+    "arrays_of",
+    "dtype_of",
+    "owner",
+    "pulled_facts",
+    "pushed_facts",
+    "sketch",
+    "work_of",
+]
+
+BODY, PULL, PUSH = "body", "vjp", "jvp"
+
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+_ARRAY, _SEVERAL = object(), object()
+
+
+def sketch(x: Any) -> Any:
+    """`x` without its numbers: for an array its shape, strides and dtype; lists are looked into. No array is held."""
+    kind = x.__class__
+    if kind in _PLAIN:
+        return x
+    if kind in BACKENDS:
+        return _ARRAY, x.shape, getattr(x, "strides", None), x.dtype
+    if kind is Tensor:
+        return sketch(x.data)
+    if isinstance(x, tuple | list):
+        for part in x:
+            if part.__class__ not in _PLAIN:
+                return _SEVERAL, kind, *[sketch(part) for part in x]
+    return x
+
+
+def owner(value: Any) -> Backend:
+    """The backend of a cotangent or tangent: an array, a Tensor, or a Bundle of them."""
+    while value.__class__ is Bundle:
+        value = next(part for part in value if part is not None)
+    return BACKENDS[value.data.__class__ if value.__class__ is Tensor else value.__class__]
+
+
+def pulled_facts(e: Equation, g: Any, found: dict[Any, Any]) -> tuple[Any, ...]:
+    """All that the work of pulling `e` depends on, but for which parents are reached: that shows when it is done."""
+    parents = e.parents
+    return (
+        is_recorded(g), e.fit, [sketch(x) for x in e.saved], sketch(g), _pattern(parents),
+        [sketch(found[n]) if n is not None and n in found else None for n in parents],
+    )  # fmt: skip
+
+
+def pushed_facts(e: Equation, tangents: dict[Any, Any]) -> tuple[Any, ...]:
+    """All that the work of pushing `e` depends on."""
+    given = [sketch(tangents[n]) if n is not None and n in tangents else None for n in e.parents]
+    recorded = any(is_recorded(tangents[n]) for n in e.parents if n is not None and n in tangents)
+    return recorded, e.fit, [sketch(x) for x in e.saved], given, _pattern(e.parents)
+
+
+def is_recorded(value: Any) -> bool:
+    """Whether a cotangent or tangent is a Tensor, or a Bundle of Tensors."""
+    while value.__class__ is Bundle:
+        value = next(part for part in value if part is not None)
+    return value.__class__ is Tensor
+
+
+def _pattern(parents: Sequence[Any]) -> list[int | None]:
+    """Each parent by the first position where it stands."""
+    return [None if n is None else parents.index(n) for n in parents]
+
+
+def dtype_of(facts: Any) -> str:
+    """The name of the first floating-point dtype that a call met; empty where there is none."""
+    return next((str(canonical_dtype(dtype)) for _, dtype in _arrays(facts) if is_floating(dtype)), "")
+
+
+def arrays_of(facts: Any) -> list[str]:
+    """The arrays that a call met, such as "float32 128 x 784"."""
+    return [
+        f"{canonical_dtype(dtype)} {' x '.join(map(str, shape)) or 'of one number'}" for shape, dtype in _arrays(facts)
+    ]
+
+
+def _arrays(facts: Any) -> Iterator[tuple[Any, Any]]:
+    """Shape and dtype of every array in the facts of a call."""
+    if facts.__class__ is tuple and facts and facts[0] is _ARRAY:
+        yield facts[1], facts[3]
+    elif isinstance(facts, tuple | list):
+        for part in facts:
+            yield from _arrays(part)
+    elif isinstance(facts, dict):
+        yield from _arrays(list(facts.values()))
+
+
+def work_of(what: str, op: Op, facts: tuple[Any, ...]) -> Count | None:
+    """What one call does, as `pb.cost` counts it; None where that depends on numbers, or it does not run on shapes."""
+    ledger = Ledger()
+
+    def run() -> None:
+        with metering(None):
+            work = _REPLAYS[what](op, *facts)
+        with metering(ledger):
+            work()
+
+    backend_for("meta")
+    try:
+        Context().run(run)  # whoever watches the computation that asks is told of nothing
+    except Exception:  # whatever a body says to arrays without numbers: it is the user's that runs here
+        return None
+    return ledger.total("forward")
+
+
+def _body(op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> Callable[[], Any]:
+    if OPS.get(op.name) is not op:
+        raise LookupError(op.name)
+    run = getattr(ARRAYS[MetaArray], op.name)
+    given, named = [_stand_in(x) for x in args], {name: _stand_in(x) for name, x in kwargs.items()}
+    return lambda: run(*given, **named)
+
+
+def _pull(
+    op: Op, recorded: bool, fit: Any, saved: Any, g: Any, pattern: Any, before: Any, reached: Any
+) -> Callable[[], Any]:
+    parents = _parents([place if there else None for place, there in zip(pattern, reached, strict=True)])
+    e = equation(op, parents, tuple([_stand_in(x) for x in saved]), fit)
+    found: dict[Any, Any] = {e: _as_given(g, recorded)}
+    found |= {
+        n: _as_given(x, recorded)
+        for n, x in zip(parents, before, strict=True)
+        if n is not None and x is not None
+    }  # fmt: skip
+    return lambda: pull([e], found, recorded)
+
+
+def _push(op: Op, recorded: bool, fit: Any, saved: Any, tangents: Any, pattern: Any) -> Callable[[], Any]:
+    parents = _parents(pattern)
+    e = equation(op, parents, tuple([_stand_in(x) for x in saved]), fit)
+    found = {n: _as_given(t, recorded) for n, t in zip(parents, tangents, strict=True) if t is not None}
+    return lambda: push([e], found, recorded)
+
+
+_REPLAYS: dict[str, Callable[..., Callable[[], Any]]] = {BODY: _body, PULL: _pull, PUSH: _push}
+
+
+def _parents(pattern: Sequence[int | None]) -> tuple[Any, ...]:
+    leaves: dict[int, Leaf] = {}
+    return tuple([None if place is None else leaves.setdefault(place, Leaf()) for place in pattern])
+
+
+def _as_given(facts: Any, recorded: bool) -> Any:
+    """A cotangent or tangent from its sketch."""
+    value = _stand_in(facts)
+    if not recorded:
+        return value
+    if value.__class__ is Bundle:
+        return Bundle(part if part is None else Tensor(part) for part in value)
+    return Tensor(value)
+
+
+def _stand_in(facts: Any) -> Any:
+    """What `sketch` was given, with arrays without numbers for its arrays."""
+    if facts.__class__ is not tuple or not facts:
+        return facts
+    if facts[0] is _ARRAY:
+        _, shape, strides, dtype = facts
+        made = fresh(shape, canonical_dtype(dtype))
+        if strides is None or strides == made.ghost.strides:
+            return made
+        return MetaArray(as_strided(made.ghost, shape, strides), made.buffer, True)
+    if facts[0] is _SEVERAL:
+        _, kind, *parts = facts
+        inside = [_stand_in(part) for part in parts]
+        return kind._make(inside) if hasattr(kind, "_make") else kind(inside)
+    return facts
