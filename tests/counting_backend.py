@@ -44,7 +44,7 @@ class Counts:
     peak: int = 0
     log: list[str] = field(default_factory=list, compare=False)
 
-    def allocate(self, nbytes: int) -> None:
+    def allocate(self, nbytes: int, shape: tuple[int, ...] = ()) -> None:
         self.allocated += nbytes
         self.live += nbytes
         self.peak = max(self.peak, self.live)

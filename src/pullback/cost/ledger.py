@@ -107,7 +107,7 @@ class Ledger:
         for i, amount in enumerate((flops, multiply_adds, read, written, 1)):
             line[i + 1] += amount
 
-    def allocate(self, nbytes: int) -> None:
+    def allocate(self, nbytes: int, shape: tuple[int, ...] = ()) -> None:
         """A new buffer."""
         self.live += nbytes
         self.allocated[self._phase] += nbytes
