@@ -33,7 +33,8 @@ LAPACK = {
 
 @dataclass
 class Counts:
-    """What was executed, in all."""
+    """What was executed, in all: operations, bytes read, written and allocated, bytes that live now, their most at any
+    time, and those that results keep. LAPACK's operations are left out."""
 
     flops: int = 0
     multiply_adds: int = 0
@@ -42,7 +43,8 @@ class Counts:
     allocated: int = 0
     live: int = 0
     peak: int = 0
-    log: list[str] = field(default_factory=list, compare=False)
+    kept: int = 0
+    log: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def allocate(self, nbytes: int, shape: tuple[int, ...] = ()) -> None:
         self.allocated += nbytes

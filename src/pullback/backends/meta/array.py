@@ -144,7 +144,7 @@ def _cell(dtype: Any) -> np.ndarray:
 # stably, with the same comparison from opposite ends; where arrays disagree row-major order wins.
 
 
-def iterated(like: Sequence[np.ndarray]) -> list[int]:
+def iterated(like: Sequence[np.ndarray]) -> list[int] | None:
     """The order in which NumPy's iterator goes through `like`, arrays of one rank, and lays out what it makes."""
     strides = [[0 if n == 1 else abs(step) for n, step in zip(g.shape, g.strides, strict=True)] for g in like]
 
@@ -153,7 +153,7 @@ def iterated(like: Sequence[np.ndarray]) -> list[int]:
         told = [s[j] > s[i] for s in strides if s[i] and s[j]]
         return all(told) if told else None
 
-    return _inserted(range(like[0].ndim - 1, -1, -1), inner)[::-1] if like else []
+    return _inserted(range(like[0].ndim - 1, -1, -1), inner)[::-1] if like else None
 
 
 def joined(like: Sequence[np.ndarray]) -> list[int]:
@@ -176,7 +176,7 @@ def kept(like: np.ndarray) -> list[int]:
 
 
 def _inserted(axes: Iterable[int], before: Callable[[int, int], bool | None]) -> list[int]:
-    """`axes` sorted: each is put before those behind which it does not belong; nobody knows of those that are passed."""
+    """`axes` sorted: each before those that it belongs before, past those of which nobody can tell."""
     found: list[int] = []
     for i in axes:
         place = len(found)
@@ -204,7 +204,7 @@ def fresh(
 ) -> MetaArray:
     """A new array, in memory of its own."""
     ghost = ghost_of(shape, dtype, order)
-    return MetaArray(ghost, _Buffer(prod(shape) * dtype.itemsize, current_meter(), tuple(shape)), True, known)
+    return MetaArray(ghost, _Buffer(prod(shape) * dtype.itemsize, current_meter()), True, known)
 
 
 def _rebuilt(shape: Sequence[int], dtype: Any, strides: Sequence[int], known: np.ndarray | None) -> MetaArray:

@@ -5,9 +5,10 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ...errors import DeviceError
-from .array import MetaArray, fresh, iterated, joined, kept, view, work
+from .array import MetaArray, fresh, ghost_of, iterated, joined, kept, view, work
 from .elementwise import arrays, broadcast, is_float
 
 __all__ = ["FUNCTIONS"]
@@ -102,87 +103,134 @@ def _unstack(given: Any, axis: int = 0) -> tuple[Any, ...]:
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 
-def _copying(name: str, shape_of: Callable[..., Sequence[int]]) -> Callable[..., Any]:
-    """A function whose result is a copy, of the shape that `shape_of(x, *args)` gives."""
+def _roll(given: Any, shift: Any, axis: Any = None) -> Any:
+    (x,) = arrays([given])
+    if axis is not None:
+        np.moveaxis(x.ghost, axis, axis)  # names an axis that does not exist
+        return work("roll", fresh(x.shape, x.dtype, kept(x.ghost)), [x])
+    rolled = work("roll", fresh((x.size,), x.dtype), [x])
+    return view(rolled, rolled.ghost.reshape(x.shape))
 
-    def call(given: Any, *args: Any, **kwargs: Any) -> Any:
+
+def _tile(given: Any, repetitions: Sequence[int]) -> Any:
+    (x,) = arrays([given])
+    ndim = max(x.ndim, len(repetitions))
+    times = (1,) * (ndim - len(repetitions)) + tuple(repetitions)
+    shape = (1,) * (ndim - x.ndim) + x.shape
+    if all(n == 1 for n in times):
+        return work("tile", fresh(shape, x.dtype, kept(x.ghost.reshape(shape, copy=False))), [x])
+    out = work("tile", fresh([n * k for n, k in zip(shape, times, strict=True)], x.dtype), [x])
+    return view(out, out.ghost)
+
+
+def _triangle(name: str) -> Callable[..., Any]:
+    def call(given: Any, *_: Any, **__: Any) -> Any:
         (x,) = arrays([given])
-        return work(name, fresh(shape_of(x, *args, **kwargs), x.dtype), [x])
+        mask = np.broadcast_to(ghost_of(x.shape[-2:], np.dtype(bool)), x.shape)  # what NumPy chooses by
+        return work(name, fresh(x.shape, x.dtype, iterated([mask, x.ghost])), [x])
 
     return call
 
 
 def _concat(given: Sequence[Any], axis: int | None = 0) -> Any:
     operands = arrays(given)
-    flat = [_reshape(x, (-1,)).ghost if axis is None else x.ghost for x in operands]
-    place = range(flat[0].ndim)[axis or 0]
-    shape = list(flat[0].shape)
-    for g in flat[1:]:
+    dtype = np.result_type(*(x.dtype for x in operands))
+    if axis is None:
+        return work("concat", fresh((sum(x.size for x in operands),), dtype), operands)
+    ghosts = [x.ghost for x in operands]
+    place = range(ghosts[0].ndim)[axis]
+    shape = list(ghosts[0].shape)
+    for g in ghosts[1:]:
         if g.ndim != len(shape) or any(g.shape[a] != n for a, n in enumerate(shape) if a != place):
-            raise ValueError(f"shapes {flat[0].shape} and {g.shape} differ along another axis than {place}")
+            raise ValueError(f"shapes {ghosts[0].shape} and {g.shape} differ along another axis than {place}")
         shape[place] += g.shape[place]
-    return work("concat", fresh(shape, np.result_type(*(x.dtype for x in operands)), joined(flat)), operands)
+    return work("concat", fresh(shape, dtype, joined(ghosts)), operands)
 
 
 def _stack(given: Sequence[Any], axis: int = 0) -> Any:
     return _concat([view(x, np.expand_dims(x.ghost, axis)) for x in arrays(given)], axis)
 
 
-def _repeated(x: MetaArray, repeats: Any, axis: int | None = None) -> tuple[int, ...]:
-    place = range(x.ndim)[axis or 0]
-    total = int(np.broadcast_to(repeats, x.shape[place]).sum()) if not isinstance(repeats, int) else (
-        repeats * x.shape[place]
-    )  # fmt: skip
-    return tuple(total if a == place else n for a, n in enumerate(x.shape))
-
-
-def _tiled(x: MetaArray, repetitions: Sequence[int]) -> tuple[int, ...]:
-    ndim = max(x.ndim, len(repetitions))
-    lengths, times = ((1,) * (ndim - len(t)) + tuple(t) for t in (x.shape, repetitions))
-    return tuple(n * k for n, k in zip(lengths, times, strict=True))
-
-
-def _triangle(name: str) -> Callable[..., Any]:
-    return _copying(name, lambda x, *_, **__: x.shape)
+def _repeat(given: Any, repeats: Any, axis: int | None = None) -> Any:
+    (x,) = arrays([given])
+    if isinstance(repeats, MetaArray):
+        if repeats.known is None:
+            raise DeviceError("the shape of repeat depends on numbers, and an array on 'meta' has none")
+        repeats = repeats.known
+    lengths = [x.size] if axis is None else list(x.shape)
+    place = range(len(lengths))[axis or 0]
+    lengths[place] = int(np.broadcast_to(repeats, (lengths[place],)).sum())
+    return work("repeat", fresh(lengths, x.dtype), [x])
 
 
 # --- indices ----------------------------------------------------------------------------------------------------------
 
 
-def _chosen(x: MetaArray, index: Any) -> tuple[tuple[int, ...], bool]:
-    """The shape of `x[index]`, and whether it is a copy: it is where there are arrays in the index."""
+def _entries(index: Any) -> tuple[Any, ...]:
+    """The entries of an index, an Ellipsis among them: of integers alone NumPy would read a number."""
     entries = index if isinstance(index, tuple) else (index,)
-    host = []
-    for entry in entries:
-        if isinstance(entry, MetaArray):
-            if entry.dtype.kind == "b" and entry.known is None:
-                raise DeviceError("the shape of x[mask] depends on numbers, and an array on 'meta' has none")
-            entry = np.broadcast_to(np.zeros((), np.int64), entry.shape) if entry.known is None else entry.known
-        host.append(entry)
-    advanced = any(hasattr(entry, "dtype") or isinstance(entry, list) for entry in host)
+    return entries if any(entry is ... for entry in entries) else (*entries, ...)
+
+
+def _is_array(entry: Any) -> bool:
+    return hasattr(entry, "dtype") or isinstance(entry, list | bool)
+
+
+def _on_host(entry: Any) -> Any:
+    """An entry of an index as NumPy takes it. Positions that are not known do: any are as many."""
+    if not isinstance(entry, MetaArray):
+        return entry
+    if entry.dtype.kind == "b" and entry.known is None:
+        raise DeviceError("the shape of x[mask] depends on numbers, and an array on 'meta' has none")
+    return as_strided(np.zeros(1, np.int64), entry.shape, (0,) * entry.ndim) if entry.known is None else entry.known
+
+
+def _shape_of_choice(x: MetaArray, index: Any) -> tuple[int, ...]:
+    """The shape of `x[index]`."""
     nothing = np.broadcast_to(np.zeros((), np.dtype([])), x.shape)  # of no bytes: choosing moves none
-    return nothing[tuple(host)].shape, advanced
+    return nothing[tuple(map(_on_host, _entries(index)))].shape
 
 
 def _getitem(x: MetaArray, index: Any) -> Any:
-    shape, advanced = _chosen(x, index)
-    if not advanced:
-        entries = index if isinstance(index, tuple) else (index,)
-        return view(x, x.ghost[entries if any(entry is ... for entry in entries) else (*entries, ...)])
-    out = fresh(shape, x.dtype)
+    entries = _entries(index)
+    if not any(map(_is_array, entries)):
+        return view(x, x.ghost[entries])
+    out = _choice(x, [_on_host(entry) for entry in entries], _shape_of_choice(x, index))
     return work("getitem", out, _arrays_in(index), read=out.nbytes)
+
+
+def _choice(x: MetaArray, entries: Sequence[Any], shape: tuple[int, ...]) -> MetaArray:
+    """What NumPy makes for `x[entries]` where there are arrays in them.
+
+    The axes of the arrays come first in memory. Where all arrays, and integers beside them, stand side by side, their
+    axes are then moved to that place: the result is a view.
+    """
+    chosen = [i for i, entry in enumerate(entries) if _is_array(entry) or isinstance(entry, int)]
+    ranks = [np.ndim(e) if i in chosen and np.asarray(e).dtype.kind == "b" else 1 for i, e in enumerate(entries)]
+    taken = sum(n for n, e in zip(ranks, entries, strict=True) if e is not None and e is not ...)
+    before = sum(x.ndim - taken if e is ... else 1 for e in entries[: chosen[0]])
+    place = before if chosen[-1] - chosen[0] == len(chosen) - 1 else 0
+    if not prod(shape) or all(np.ndim(entries[i]) == 0 and ranks[i] for i in chosen):
+        out = fresh(shape, x.dtype)
+        return view(out, out.ghost) if place else out
+    rest = x.ghost[tuple([z for i, e in enumerate(entries) for z in ([0] * ranks[i] if i in chosen else [e])])]
+    many = len(shape) - rest.ndim
+    order = [*range(place, place + many), *range(place), *range(place + many, len(shape))]
+    first = tuple([shape[axis] for axis in order])
+    out = fresh(first, x.dtype, iterated([np.broadcast_to(rest, first)]))
+    return view(out, np.moveaxis(out.ghost, range(many), order[:many])) if place else out
 
 
 def _arrays_in(index: Any) -> list[Any]:
     """The arrays of positions and the masks of an index: they are read too."""
-    return arrays([entry for entry in (index if isinstance(index, tuple) else (index,)) if hasattr(entry, "dtype")])
+    return arrays([entry for entry in _entries(index) if hasattr(entry, "dtype")])
 
 
 def _written(name: str, adds: bool = False) -> Callable[..., Any]:
     """`x[index] = values`, or with repeated positions added up."""
 
     def call(x: MetaArray, index: Any, values: Any) -> Any:
-        shape, _ = _chosen(x, index)
+        shape = _shape_of_choice(x, index)
         (given,) = arrays([values])
         lengths = tuple(getattr(given, "shape", ()))
         while len(lengths) > len(shape) and lengths[0] == 1:
@@ -199,15 +247,17 @@ def _written(name: str, adds: bool = False) -> Callable[..., Any]:
 
 def _take(given: Any, indices: Any, axis: int | None = None) -> Any:
     (x,) = arrays([given])
+    (places,) = arrays([indices])
     place = range(x.ndim)[axis or 0]
-    return _getitem(x, (*(slice(None),) * place, indices))
+    out = fresh((*x.shape[:place], *places.shape, *x.shape[place + 1 :]), x.dtype)
+    return work("take", out, [places], read=out.nbytes)
 
 
 def _take_along_axis(given: Any, indices: Any, axis: int = -1) -> Any:
     x, places = arrays([given, indices])
     at = range(x.ndim)[axis]
     shape = np.broadcast_shapes((*x.shape[:at], 1, *x.shape[at + 1 :]), places.shape)
-    out = fresh(shape, x.dtype)
+    out = fresh(shape, x.dtype, iterated([np.broadcast_to(places.ghost, shape)]))
     return work("take_along_axis", out, [places], read=out.nbytes)
 
 
@@ -215,10 +265,11 @@ def _take_along_axis(given: Any, indices: Any, axis: int = -1) -> Any:
 
 
 def _sorting(name: str, dtype: Any = None) -> Callable[..., Any]:
-    def call(given: Any, axis: int = -1, **_: Any) -> Any:
+    def call(given: Any, axis: int = -1, descending: bool = False, **_: Any) -> Any:
         (x,) = arrays([given])
         range(x.ndim)[axis]  # one that does not exist is an IndexError
-        return work(name, fresh(x.shape, dtype or x.dtype), [x])
+        out = work(name, fresh(x.shape, dtype or x.dtype, None if dtype else kept(x.ghost)), [x])
+        return view(out, np.flip(out.ghost, axis)) if descending and not dtype else out
 
     return call
 
@@ -260,9 +311,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "unstack": _unstack,
     "concat": _concat,
     "stack": _stack,
-    "roll": _copying("roll", lambda x, *_, **__: x.shape),
-    "repeat": _copying("repeat", _repeated),
-    "tile": _copying("tile", _tiled),
+    "roll": _roll,
+    "repeat": _repeat,
+    "tile": _tile,
     "tril": _triangle("tril"),
     "triu": _triangle("triu"),
     "getitem": _getitem,
