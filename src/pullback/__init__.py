@@ -6,7 +6,7 @@ Every op is a name of this module (`pb.tanh`, `pb.einsum`, `pb.cross_entropy`); 
 
 from . import data, errors, io, linalg, nn, optim, random
 from .backends import default_dtype, set_default_dtype
-from .checks import check_gradients, detect_nonfinite
+from .checks import check_gradients, detect_nonfinite, no_jacobian
 from .core.recording import no_grad
 from .core.tensor import Tensor, asarray, tensor
 from .cost import cost, profile
@@ -14,6 +14,7 @@ from .dtypes import *
 from .interop import from_dlpack
 from .ops import *
 from .transforms import (
+    chain_plan,
     checkpoint,
     custom_rule,
     grad,
