@@ -204,7 +204,7 @@ def fresh(
 ) -> MetaArray:
     """A new array, in memory of its own."""
     ghost = ghost_of(shape, dtype, order)
-    return MetaArray(ghost, _Buffer(prod(shape) * dtype.itemsize, current_meter()), True, known)
+    return MetaArray(ghost, _Buffer(prod(shape) * dtype.itemsize, current_meter(), ghost.shape), True, known)
 
 
 def _rebuilt(shape: Sequence[int], dtype: Any, strides: Sequence[int], known: np.ndarray | None) -> MetaArray:
