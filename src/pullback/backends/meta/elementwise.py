@@ -1,8 +1,8 @@
 """Functions of numbers one by one, and reductions, on arrays without numbers.
 
 What counts as a floating-point operation: one for each number that a function or an operator computes from
-floating-point numbers, whatever the function; a reduction of n numbers to one takes n - 1. Comparisons, logic, choices,
-casts and copies take none.
+floating-point numbers to one, whatever the function; a reduction of n numbers to one takes n - 1. Integers that are
+cast to be computed with count. Comparisons, logic, choices, casts, copies and sorting take none.
 """
 
 from collections.abc import Callable, Sequence
@@ -100,8 +100,7 @@ def _reduction(name: str, function: Any, extra: int = 0, fails_empty: bool = Fal
         out = fresh(shape, kind, None if name.startswith("arg") else iterated(ghosts))
         if fails_empty and out.size and not x.size:
             raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
-        counts = is_float(x.dtype) and is_float(kind)
-        return work(name, out, [x], flops=max(x.size - out.size, 0) + extra * out.size if counts else 0)
+        return work(name, out, [x], flops=max(x.size - out.size, 0) + extra * out.size if is_float(kind) else 0)
 
     return call
 
@@ -156,7 +155,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {name: _elementwise(name, getattr(np,
     "prod": _reduction("prod", np.prod),
     "max": _reduction("max", lambda x: x, fails_empty=True),
     "min": _reduction("min", lambda x: x, fails_empty=True),
-    "mean": _reduction("mean", np.negative, extra=1),
+    "mean": _reduction("mean", lambda x: np.divide(x, x), extra=1),
     "any": _reduction("any", _dtype_reduction("bool")),
     "all": _reduction("all", _dtype_reduction("bool")),
     "count_nonzero": _reduction("count_nonzero", _extreme),

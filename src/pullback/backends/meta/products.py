@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
-from .array import MetaArray, fresh, view, work
+from .array import MetaArray, fresh, iterated, view, work
 from .elementwise import FUNCTIONS as NUMBERS
 from .elementwise import arrays, is_float
 
@@ -29,7 +30,16 @@ def _matmul(left: Any, right: Any) -> Any:
     shape = (*batch, *rows.shape[-2:-1][: a.ndim - 1], *columns.shape[-1:][: b.ndim - 1])
     dtype = np.result_type(a.dtype, b.dtype)
     count = prod(batch) * rows.shape[-2] * rows.shape[-1] * columns.shape[-1]
-    return _product("matmul", fresh(shape, dtype), [a, b], count)
+    out = fresh(shape, dtype, _stacked(shape, rows, columns))
+    return _product("matmul", out, [a, b], count)
+
+
+def _stacked(shape: Sequence[int], *matrices: np.ndarray) -> list[int]:
+    """The order of the axes of a result for each matrix of stacks: NumPy's iterator goes through the stacks."""
+    stacks = [as_strided(m, m.shape[:-2], m.strides[:-2]) for m in matrices]
+    batch = np.broadcast_shapes(*(stack.shape for stack in stacks))
+    order = iterated([np.broadcast_to(stack, batch) for stack in stacks]) or []
+    return [*order, *range(len(batch), len(shape))]
 
 
 def _product(name: str, out: MetaArray, operands: Sequence[Any], count: int) -> MetaArray:
@@ -41,7 +51,8 @@ def _product(name: str, out: MetaArray, operands: Sequence[Any], count: int) -> 
 def _vecdot(left: Any, right: Any, axis: int = -1) -> Any:
     a, b = (view(x, np.moveaxis(x.ghost, axis, -1)) for x in arrays([left, right]))
     shape = np.broadcast_shapes(a.shape, b.shape)
-    return _product("vecdot", fresh(shape[:-1], np.result_type(a.dtype, b.dtype)), [a, b], prod(shape))
+    order = _stacked(shape[:-1], a.ghost[..., None], b.ghost[..., None])
+    return _product("vecdot", fresh(shape[:-1], np.result_type(a.dtype, b.dtype), order), [a, b], prod(shape))
 
 
 def _outer(left: Any, right: Any) -> Any:
@@ -70,7 +81,8 @@ def _square(name: str, flops: Callable[[int], int], shape: Callable[[Any], Seque
         batch, n = prod(x.shape[:-2]), x.shape[-1]
         if x.ndim < 2 or x.shape[-2] != n:
             raise np.linalg.LinAlgError("Last 2 dimensions of the array must be square")
-        return work(name, fresh(shape(x.shape), x.dtype), [x], flops=batch * flops(n))
+        made = shape(x.shape)
+        return work(name, fresh(made, x.dtype, _stacked(made, x.ghost)), [x], flops=batch * flops(n))
 
     return call
 
@@ -82,9 +94,10 @@ def _several(name: str, parts: Callable[..., tuple[int, Sequence[Sequence[int]]]
 
     def call(given: Any, **options: Any) -> Any:
         (x,) = arrays([given])
-        batch = x.shape[:-2]
-        flops, shapes = parts(*x.shape[-2:], **options)
-        results = [fresh((*batch, *shape), np.dtype("int64") if name == "matrix_rank" else x.dtype) for shape in shapes]
+        flops, parts_of_one = parts(*x.shape[-2:], **options)
+        batch, shapes = x.shape[:-2], [(*x.shape[:-2], *shape) for shape in parts_of_one]
+        dtype = np.dtype("int64") if name == "matrix_rank" else x.dtype
+        results = [fresh(shape, dtype, _stacked(shape, x.ghost)) for shape in shapes]
         work(name, results[0], [x], flops=prod(batch) * flops, written=sum(r.nbytes for r in results))
         return _Parts(results, names[name]) if name in names else results[0]
 
@@ -109,7 +122,8 @@ def _solve(left: Any, right: Any) -> Any:
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2] if b.ndim > 1 else ())
     shape = (*batch, n, columns)[: None if b.ndim > 1 else -1]
     flops = prod(batch) * (2 * n**3 // 3 + 2 * n * n * columns)
-    return work("solve", fresh(shape, np.result_type(a.dtype, b.dtype)), [a, b], flops=flops)
+    order = _stacked(shape, a.ghost, b.ghost if b.ndim > 1 else b.ghost[:, None])
+    return work("solve", fresh(shape, np.result_type(a.dtype, b.dtype), order), [a, b], flops=flops)
 
 
 def _qr(m: int, n: int, **_: Any) -> tuple[int, Sequence[Sequence[int]]]:
