@@ -105,46 +105,44 @@ class Profile(Observer):
         if self.thread != get_ident():
             return super().calling(module)
         name = self._layers.name_of(module)
-        return self._with_outer(_Within(self, name, "module", name), super().calling(module))
+        mine = _Within(self, name, "module", name)
+        return mine if self.outer is None else _both(self.outer.calling(module), mine)
 
     def walking(self, tape: Sequence[Any], found: dict[Any, Any], pushes: bool) -> AbstractContextManager[Any]:
         """A span of its own."""
-        outer = super().walking(tape, found, pushes)
         if self.inside or self.thread != get_ident():
-            return outer
-        name = "push" if pushes else "pull"
-        return self._with_outer(_Within(self, name, "walk", self.layer, found if pushes else None), outer)
+            return super().walking(tape, found, pushes)
+        mine = _Within(self, "push" if pushes else "pull", "walk", self.layer, found if pushes else None)
+        return mine if self.outer is None else _both(self.outer.walking(tape, found, pushes), mine)
 
     def pulling(self, equation: Any, found: dict[Any, Any]) -> AbstractContextManager[Any]:
         """The time of all its rules."""
-        outer = super().pulling(equation, found)
         if self.inside or self.thread != get_ident():
-            return outer
+            return super().pulling(equation, found)
         g = found[equation]
         backend = owner(g)
         if backend.absorbs:
-            return outer
-        return self._with_outer(_Walked(self, PULL, equation, backend, pulled_facts(equation, g, found), found), outer)
+            return super().pulling(equation, found)
+        mine = _Walked(self, PULL, equation, backend, pulled_facts(equation, g, found), found)
+        return mine if self.outer is None else _both(self.outer.pulling(equation, found), mine)
 
     def pushing(self, equation: Any) -> AbstractContextManager[Any]:
         """The time of all its rules."""
-        outer, tangents = super().pushing(equation), self.tangents
         if self.inside or self.thread != get_ident():
-            return outer
+            return super().pushing(equation)
+        tangents = self.tangents
         backend = owner(next(tangents[n] for n in equation.parents if n is not None and n in tangents))
         if backend.absorbs:
-            return outer
-        return self._with_outer(_Walked(self, PUSH, equation, backend, pushed_facts(equation, tangents)), outer)
+            return super().pushing(equation)
+        mine = _Walked(self, PUSH, equation, backend, pushed_facts(equation, tangents))
+        return mine if self.outer is None else _both(self.outer.pushing(equation), mine)
 
     def updating(self, optimizer: str, backend: Backend) -> AbstractContextManager[Any]:
         """The time of the update, as a phase of its own."""
-        outer = super().updating(optimizer, backend)
-        return outer if self.thread != get_ident() else self._with_outer(_Updated(self, optimizer, backend), outer)
-
-    def _with_outer(
-        self, mine: AbstractContextManager[Any], outer: AbstractContextManager[Any]
-    ) -> AbstractContextManager[Any]:
-        return mine if self.outer is None else _both(outer, mine)
+        if self.thread != get_ident():
+            return super().updating(optimizer, backend)
+        mine = _Updated(self, optimizer, backend)
+        return mine if self.outer is None else _both(self.outer.updating(optimizer, backend), mine)
 
     # --- what was found ---
 

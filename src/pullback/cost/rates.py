@@ -14,7 +14,7 @@ from ..io.atomic import replacing
 __all__ = ["Rate", "copy_rate", "matmul_rate"]
 
 REPEATS = 5  # of which the best counts
-LEAST = 0.01  # seconds that a measured call takes at least, unless the largest size takes less
+LEAST = 0.01  # seconds that a product takes at least, unless the largest takes less
 SIDES = {"cpu": 2048, "cuda": 8192}  # the largest square matrices
 BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}  # the array that is copied: more than caches hold
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -47,13 +47,17 @@ def copy_rate(backend: Backend) -> Rate | None:
 
 
 def _measured_matmul(backend: Backend, dtype: str) -> Rate:
-    side, largest, seconds = 128, SIDES.get(backend.name, SIDES["cpu"]), 0.0
-    while True:
+    """The best of matrices of doubling sides, until a product takes long enough and larger ones are no faster."""
+    best, side, largest = Rate(0.0, ""), 128, SIDES.get(backend.name, SIDES["cpu"])
+    while side <= largest:
         seconds = _multiplied(backend, dtype, side)
-        if seconds >= LEAST or side >= largest:
+        amount, before = 2 * side**3 / seconds, best.amount
+        if amount > before:
+            best = Rate(amount, f"{side} x {side} matrices of {dtype}")
+        if seconds >= LEAST and amount < 1.1 * before:
             break
         side *= 2
-    return Rate(2 * side**3 / seconds, f"{side} x {side} matrices of {dtype}")
+    return best
 
 
 def _multiplied(backend: Backend, dtype: str, side: int) -> float:

@@ -51,6 +51,8 @@ def sketch(x: Any) -> Any:
 
 def owner(value: Any) -> Backend:
     """The backend of a cotangent or tangent: an array, a Tensor, or a Bundle of them."""
+    if (known := BACKENDS.get(value.__class__)) is not None:
+        return known
     while value.__class__ is Bundle:
         value = next(part for part in value if part is not None)
     return BACKENDS[value.data.__class__ if value.__class__ is Tensor else value.__class__]
@@ -60,7 +62,7 @@ def pulled_facts(e: Equation, g: Any, found: dict[Any, Any]) -> tuple[Any, ...]:
     """All that the work of pulling `e` depends on, but for which parents are reached: that shows when it is done."""
     parents = e.parents
     return (
-        is_recorded(g), e.fit, [sketch(x) for x in e.saved], sketch(g), _pattern(parents),
+        _is_recorded(g), e.fit, [sketch(x) for x in e.saved], sketch(g), _pattern(parents),
         [sketch(found[n]) if n is not None and n in found else None for n in parents],
     )  # fmt: skip
 
@@ -68,12 +70,14 @@ def pulled_facts(e: Equation, g: Any, found: dict[Any, Any]) -> tuple[Any, ...]:
 def pushed_facts(e: Equation, tangents: dict[Any, Any]) -> tuple[Any, ...]:
     """All that the work of pushing `e` depends on."""
     given = [sketch(tangents[n]) if n is not None and n in tangents else None for n in e.parents]
-    recorded = any(is_recorded(tangents[n]) for n in e.parents if n is not None and n in tangents)
+    recorded = any(_is_recorded(tangents[n]) for n in e.parents if n is not None and n in tangents)
     return recorded, e.fit, [sketch(x) for x in e.saved], given, _pattern(e.parents)
 
 
-def is_recorded(value: Any) -> bool:
+def _is_recorded(value: Any) -> bool:
     """Whether a cotangent or tangent is a Tensor, or a Bundle of Tensors."""
+    if value.__class__ in BACKENDS:
+        return False
     while value.__class__ is Bundle:
         value = next(part for part in value if part is not None)
     return value.__class__ is Tensor
