@@ -475,47 +475,6 @@ def nesting(complete):
     return found
 
 
-# --- rates ------------------------------------------------------------------------------------------------------------
-
-
-def test_rates_are_measured_once_and_kept(tmp_path, monkeypatch):
-    backend = pb.core.tensor.BACKENDS[np.ndarray]
-    first = rates.matmul_rate(backend, "float32")
-    files = list((tmp_path / "cache").iterdir())
-    assert first.amount > 0
-    assert "float32" in first.of
-    assert len(files) == 1
-    monkeypatch.setattr(rates, "_measured_matmul", lambda *_: pytest.fail("measured again"))
-    assert rates.matmul_rate(backend, "float32") is first
-    rates._found.clear()  # as in another process
-    assert rates.matmul_rate(backend, "float32") == first
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"rate": {"amount": -1, "of": ""}, "facts": {}}', "\0" * 99])
-def test_a_corrupt_cache_is_measured_anew(tmp_path, content):
-    backend = pb.core.tensor.BACKENDS[np.ndarray]
-    rates.copy_rate(backend)
-    (file,) = (tmp_path / "cache").iterdir()
-    whole = file.read_text()
-    file.write_text(content)
-    rates._found.clear()
-    assert rates.copy_rate(backend).amount > 0
-    assert json.loads(file.read_text()).keys() == json.loads(whole).keys()
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("PULLBACK_CACHE_DIR", str(tmp_path / "file" / "folder"))
-    assert rates.copy_rate(pb.core.tensor.BACKENDS[np.ndarray]).amount > 0
-
-
-def test_rates_depend_on_device_library_and_threads(monkeypatch):
-    backend = pb.core.tensor.BACKENDS[np.ndarray]
-    facts = rates._facts(backend)
-    assert facts.keys() == {"library", "device", "blas", "threads"}
-    assert facts["library"] == f"numpy {np.__version__}"
-
-
 # --- CUDA -------------------------------------------------------------------------------------------------------------
 
 
