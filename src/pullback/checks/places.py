@@ -1,17 +1,18 @@
 """Where a computation was written: the user's line, and the module that was being called."""
 
 import linecache
-import os
+import os.path
 import sys
 from contextvars import ContextVar, Token
 from itertools import islice
-from pathlib import Path
 from types import CodeType
 from typing import Any
 
-__all__ = ["Call", "Line", "current_call", "here", "layer_of", "source_of"]
+from ..core.op import Op
 
-PACKAGE = str(Path(__file__).parents[1]) + os.sep
+__all__ = ["Call", "Line", "current_call", "here", "input_name", "layer_of", "source_of"]
+
+PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 Line = tuple[CodeType, int] | None  # code and the place in it: the number of the line is looked up when it is asked for
 
 
@@ -66,3 +67,8 @@ def layer_of(call: Call | None) -> str:
     names = {id(module): name for name, module in root.module.named_modules().items()}
     name = names.get(id(call.module), "")
     return f"{name} ({kind} in {type(root.module).__name__})" if name else kind
+
+
+def input_name(op: Op, position: int) -> str:
+    """The name of the input at a position among the parents of an equation."""
+    return f"{op.sequence}[{position}]" if op.sequence else op.inputs[min(position, len(op.inputs) - 1)]

@@ -15,7 +15,7 @@ from ..core.op import OPS, Op
 from ..core.tape import Bundle, Equation, pull, push
 from ..core.tensor import Tensor
 from ..errors import NonFiniteError, RuleError
-from .places import Call, Line, layer_of, source_of
+from .places import Call, Line, input_name, layer_of, source_of
 
 __all__ = ["Record", "Replay", "arrays_of", "depth", "nonfinite"]
 
@@ -175,7 +175,7 @@ class Replay:
             )
         first, n = max(pairs, key=lambda pair: int(pair[0].seq))
         given, places = at[first], [i for i, parent in enumerate(self._parents(first)) if parent is n]
-        names = " and ".join(_input_name(first.op, i) for i in places)
+        names = " and ".join(input_name(first.op, i) for i in places)
         one = {first: given}
         pull([first], one, wanted={n})
         result = (f"cotangent of {names}", one[n]) if _bad(one[n]) else (f"sum of cotangents of {names}", at[n])
@@ -206,7 +206,7 @@ class Replay:
             tangents = {n: _raw(found[n]) for n in self._parents(e) if n in found}
             if e in found and _bad(found[e]) and not any(map(_bad, tangents.values())):
                 self._alone(push, e, dict(tangents))
-                given = [(f"tangent of {_input_name(e.op, i)}", tangents[n]) for i, n in enumerate(self._parents(e))
+                given = [(f"tangent of {input_name(e.op, i)}", tangents[n]) for i, n in enumerate(self._parents(e))
                          if n in tangents]  # fmt: skip
                 self._raise_derivative("forward-mode", e, given, ("tangent of out", _raw(found[e])), lambda: None)
         raise NonFiniteError("detect_nonfinite: a tangent is not finite")
@@ -275,10 +275,6 @@ def _host(array: Any) -> np.ndarray:
 
 def _ones_like(array: Any) -> Any:
     return BACKENDS[array.__class__].beside(array).ones_like(array)
-
-
-def _input_name(op: Op, position: int) -> str:
-    return f"{op.sequence}[{position}]" if op.sequence else op.inputs[min(position, len(op.inputs) - 1)]
 
 
 # --- why --------------------------------------------------------------------------------------------------------------
