@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .array import MetaArray, fresh, iterated, kept, outside, work
+from .array import MetaArray, fresh, ghost_of, iterated, joined, kept, outside, work
 
-__all__ = ["FUNCTIONS", "arrays", "broadcast", "is_float", "reduced_shape"]
+__all__ = ["FUNCTIONS", "arrays", "broadcast", "is_float"]
 
 _NAMES = """abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or
 bitwise_right_shift bitwise_xor ceil copysign cos cosh divide equal exp expm1 floor floor_divide greater greater_equal
@@ -81,13 +81,15 @@ def _clip(x: Any, low: Any = None, high: Any = None) -> Any:
     return x
 
 
-def reduced_shape(x: MetaArray, axis: Any, keepdims: bool) -> tuple[tuple[int, ...], list[np.ndarray]]:
-    """The shape of a reduction of `x`, and its ghost along the axes that stay."""
+def _reduced(x: MetaArray, axis: Any, keepdims: bool) -> tuple[tuple[int, ...], list[int]]:
+    """The shape of a reduction of `x`, and the order of its axes: that in which NumPy goes through x."""
     axes = range(x.ndim) if axis is None else axis if isinstance(axis, Sequence) else (axis,)
     gone = {range(x.ndim)[a] for a in axes}  # an axis that does not exist is an IndexError
-    index = tuple(slice(0, 1) if a in gone and keepdims else 0 if a in gone else slice(None) for a in range(x.ndim))
-    shape = tuple(1 if a in gone else n for a, n in enumerate(x.shape) if keepdims or a not in gone)
-    return shape, [] if any(x.shape[a] == 0 for a in gone) else [x.ghost[(*index, ...)]]
+    order = iterated([x.ghost]) or []
+    if keepdims:
+        return tuple([1 if a in gone else n for a, n in enumerate(x.shape)]), order
+    stay = [a for a in range(x.ndim) if a not in gone]
+    return tuple([x.shape[a] for a in stay]), [stay.index(a) for a in order if a in stay]
 
 
 def _reduction(name: str, function: Any, extra: int = 0, fails_empty: bool = False) -> Callable[..., Any]:
@@ -95,9 +97,9 @@ def _reduction(name: str, function: Any, extra: int = 0, fails_empty: bool = Fal
 
     def call(given: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False, **_: Any) -> Any:
         (x,) = arrays([given])
-        shape, ghosts = reduced_shape(x, axis, keepdims)
+        shape, order = _reduced(x, axis, keepdims)
         kind = _dtype_of(function, (x.dtype,)) if dtype is None else np.dtype(dtype)
-        out = fresh(shape, kind, None if name.startswith("arg") else iterated(ghosts))
+        out = fresh(shape, kind, None if name.startswith("arg") else order)
         if fails_empty and out.size and not x.size:
             raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
         return work(name, out, [x], flops=max(x.size - out.size, 0) + extra * out.size if is_float(kind) else 0)
@@ -115,7 +117,10 @@ def _scan(name: str, function: Any) -> Callable[..., Any]:
         place = range(x.ndim)[axis if axis is not None else 0]
         shape = tuple(n + (include_initial and a == place) for a, n in enumerate(x.shape))
         kind = _dtype_of(function, (x.dtype,)) if dtype is None else np.dtype(dtype)
-        out = fresh(shape, kind)
+        order = iterated([x.ghost])
+        if include_initial:  # joined to the rest
+            order = joined([ghost_of(x.shape, kind, order)])
+        out = fresh(shape, kind, order)
         steps = max(x.shape[place] - 1, 0) * prod(n for a, n in enumerate(x.shape) if a != place)
         return work(name, out, [x], flops=steps if is_float(kind) else 0)
 

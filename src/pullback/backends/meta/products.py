@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .array import MetaArray, fresh, iterated, view, work
+from .array import MetaArray, fresh, ghost_of, iterated, kept, view, work
 from .elementwise import FUNCTIONS as NUMBERS
 from .elementwise import arrays, is_float
 
@@ -97,7 +97,11 @@ def _several(name: str, parts: Callable[..., tuple[int, Sequence[Sequence[int]]]
         flops, parts_of_one = parts(*x.shape[-2:], **options)
         batch, shapes = x.shape[:-2], [(*x.shape[:-2], *shape) for shape in parts_of_one]
         dtype = np.dtype("int64") if name == "matrix_rank" else x.dtype
-        results = [fresh(shape, dtype, _stacked(shape, x.ghost)) for shape in shapes]
+        orders = [_stacked(shape, x.ghost) for shape in shapes]
+        if name == "qr":  # the upper triangles of what was a copy of x
+            copy = ghost_of(x.shape, dtype, kept(x.ghost))[..., : shapes[1][-2], :]
+            orders[1] = iterated([np.broadcast_to(ghost_of(shapes[1][-2:], np.dtype(bool)), shapes[1]), copy]) or []
+        results = [fresh(shape, dtype, order) for shape, order in zip(shapes, orders, strict=True)]
         work(name, results[0], [x], flops=prod(batch) * flops, written=sum(r.nbytes for r in results))
         return _Parts(results, names[name]) if name in names else results[0]
 
