@@ -9,7 +9,7 @@ from .backends import default_dtype, set_default_dtype
 from .checks import check_gradients, detect_nonfinite, no_jacobian
 from .core.recording import no_grad
 from .core.tensor import Tensor, asarray, tensor
-from .cost import cost, profile
+from .cost import cost, explain, profile, trace
 from .dtypes import *
 from .interop import from_dlpack
 from .ops import *

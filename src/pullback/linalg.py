@@ -24,10 +24,10 @@ from .ops import (
     svd,
     svdvals,
     tensordot,
-    trace,
     vecdot,
     vector_norm,
 )
+from .ops.solving import trace
 
 __all__ = [
     "cholesky",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-__all__ = ["bytes_text", "count_text", "table"]
+__all__ = ["aligned", "bytes_text", "count_text", "flops_text", "table"]
 
 
 _PREFIXES = tuple(zip(range(3, 33, 3), "kMGTPEZYRQ", strict=True))  # of the SI
@@ -11,6 +11,11 @@ _PREFIXES = tuple(zip(range(3, 33, 3), "kMGTPEZYRQ", strict=True))  # of the SI
 def count_text(n: int) -> str:
     """A count: exact below a million, else four figures and a prefix of the SI."""
     return f"{n:,}" if abs(n) < 10**6 else _short(n)
+
+
+def flops_text(n: int) -> str:
+    """A count of floating-point operations: "6,528 flop", "51.54 Mflop"."""
+    return f"{count_text(n)}flop" if abs(n) >= 10**6 else f"{n:,} flop"
 
 
 def bytes_text(n: int) -> str:
@@ -31,3 +36,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in (head, *rows)
     ]
     return "\n".join((lines[0].rstrip(), "-" * sum((*widths, 2 * (len(widths) - 1))), *map(str.rstrip, lines[1:])))
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Rows in columns: those of the numbers in `right` to the right, others to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

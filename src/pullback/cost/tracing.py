@@ -121,6 +121,7 @@ class Trace:
         out: The value of f.
         outputs: Its floating-point tensors.
         heads: Node -> (shape, dtype) of the tensors in the arguments that it is differentiated by.
+        given: Each leaf of the arguments, and what stands for it.
         leaves: Parameter of others -> the leaf that stands for it on this tape: no walk of shapes may reach those.
         tape: The equations that the outputs depend on, oldest first.
     """
@@ -128,6 +129,7 @@ class Trace:
     def __init__(self, name: str, f: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int]) -> None:
         mark = tick()
         self.heads: dict[Any, tuple[Any, Any]] = {}
+        self.given: list[tuple[Any, Any]] = []
         given = [trees.map(partial(self._argument, i in argnums), x) for i, x in enumerate(args)]
         self.out = f(*given)
         tensors = [x for x in trees.flatten(self.out)[0] if isinstance(x, Tensor)]
@@ -141,6 +143,11 @@ class Trace:
             e.parents = tuple([self._twin(n) for n in e.parents])
 
     def _argument(self, is_head: bool, x: Any) -> Any:
+        made = self._stand_in(is_head, x)
+        self.given.append((x, made))
+        return made
+
+    def _stand_in(self, is_head: bool, x: Any) -> Any:
         if not (hasattr(x, "dtype") or (is_head and isinstance(x, float | list))):
             return x
         tensor = x if isinstance(x, Tensor) else asarray(x)

@@ -23,7 +23,6 @@ __all__ = [
     "pinv",
     "slogdet",
     "solve",
-    "trace",
 ]
 
 
