@@ -17,7 +17,7 @@ from ..core.recording import Observer
 from ..errors import ArgumentError
 from ..io.atomic import replacing
 from .ledger import Count
-from .signatures import BODY, PULL, PUSH, owner, pulled_facts, pushed_facts, sketch, work_of
+from .signatures import BODY, PULL, PUSH, owner, pulled_facts, pushed_facts, settled, sketch, sketches, work_of
 from .timeline import Event, Span, placed, trace_of
 from .timings import Line, Timing, lines_of, rates_of, summed, text_of
 
@@ -65,7 +65,7 @@ class Profile(Observer):
         self.thread: int | None = None
         self.layer_of: dict[int, str] = {}  # by the number of the equation: keeping equations would keep what they save
         self.tangents: dict[Any, Any] = {}  # of the push that is at work
-        self._layers = Layers()
+        self._layers, self._walking = Layers(), _Walking(self)
         self._begun = self._ended = 0.0
         self._last: dict[Backend, Any] | None = None  # a mark of each backend at the end
 
@@ -90,7 +90,7 @@ class Profile(Observer):
             _current.reset(self._token)
             self._bodies.__exit__(None, None, None)
             super().__exit__(*error)
-            del self._layers  # and the modules that it holds
+            del self._layers, self._walking  # and the modules that are held there
 
     # --- what is told (few instructions: this is inside of what is measured) ---
 
@@ -123,7 +123,7 @@ class Profile(Observer):
         backend = owner(g)
         if backend.absorbs:
             return super().pulling(equation, found)
-        mine = _Walked(self, PULL, equation, backend, pulled_facts(equation, g, found), found)
+        mine = self._walking.of(PULL, equation, backend, pulled_facts(equation, g, found), found)
         return mine if self.outer is None else _both(self.outer.pulling(equation, found), mine)
 
     def pushing(self, equation: Any) -> AbstractContextManager[Any]:
@@ -134,7 +134,7 @@ class Profile(Observer):
         backend = owner(next(tangents[n] for n in equation.parents if n is not None and n in tangents))
         if backend.absorbs:
             return super().pushing(equation)
-        mine = _Walked(self, PUSH, equation, backend, pushed_facts(equation, tangents))
+        mine = self._walking.of(PUSH, equation, backend, pushed_facts(equation, tangents))
         return mine if self.outer is None else _both(self.outer.pushing(equation), mine)
 
     def updating(self, optimizer: str, backend: Backend) -> AbstractContextManager[Any]:
@@ -163,9 +163,10 @@ class Profile(Observer):
         for event in self.events:
             count = None
             if event.facts is not None:
-                key = repr((event.what, id(event.op), event.facts))
+                facts = settled(event.what, event.facts)
+                key = repr((event.what, id(event.op), facts))
                 if key not in known:
-                    known[key] = work_of(event.what, event.op, event.facts)
+                    known[key] = work_of(event.what, event.op, facts)
                 count = known[key]
             elif event.what in (PULL, PUSH):
                 count = Count()  # of a function with rules of its own: what it does is told op by op
@@ -265,7 +266,7 @@ def _timed(op: Op, backend: Backend, run: Callable[..., Any]) -> Callable[..., A
             p.inside = False
         log = p.log
         named = {name: sketch(x) for name, x in kwargs.items()} if kwargs else kwargs
-        log.append((BODY, op, p.phase, p.layer, backend, start, end, len(log), ([sketch(x) for x in args], named)))
+        log.append((BODY, op, p.phase, p.layer, backend, start, end, len(log), (sketches(args), named)))
         return value
 
     return body
@@ -294,38 +295,44 @@ class _Within:
         p.spans.append((self.name, self.kind, self.first, len(p.log)))
 
 
-class _Walked:
-    """An equation is pulled or pushed."""
+class _Walking:
+    """The equation that was told last is pulled or pushed. One object serves all of a profile: walks nest."""
 
-    __slots__ = ("backend", "before", "facts", "first", "found", "op", "parents", "profile", "seq", "start", "what")
+    __slots__ = ("profile", "stack", "told")
 
-    def __init__(
-        self, profile: Profile, what: str, equation: Any, backend: Backend, facts: tuple[Any, ...], found: Any = None
-    ) -> None:
-        self.profile, self.what, self.backend, self.facts, self.found = profile, what, backend, facts, found
-        self.op, self.seq, self.parents = equation.op, equation.seq, equation.parents
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.told: Any = None
+        self.stack: list[tuple[Any, ...]] = []
+
+    def of(self, what: str, equation: Any, backend: Backend, facts: tuple[Any, ...], found: Any = None) -> Self:
+        """This, for one equation."""
+        self.told = what, equation.op, equation.seq, equation.parents, backend, facts, found
+        return self
 
     def __enter__(self) -> None:
         p = self.profile
-        self.before = p.phase, p.layer
+        what, op, seq, parents, backend, facts, found = self.told
+        self.told = None
+        outer = p.phase, p.layer
         if p.phase == "forward":
-            p.phase = self.what
-        p.layer = p.layer_of.get(self.seq, "")
-        p.inside = not _is_function(self.op)
-        self.first = len(p.log)
-        self.start = self.backend.mark()
+            p.phase = what
+        p.layer = p.layer_of.get(seq, "")
+        p.inside = not _is_function(op)
+        self.stack.append((what, op, parents, backend, facts, found, outer, len(p.log), backend.mark()))
 
     def __exit__(self, kind: Any, *_: object) -> None:
-        p, op = self.profile, self.op
+        p = self.profile
+        what, op, parents, backend, facts, found, outer, first, start = self.stack.pop()
         if kind is None:
-            end = self.backend.mark()
-            facts: Any = None
-            if p.inside:
-                found = self.found
-                facts = self.facts if found is None else (*self.facts, [n in found for n in self.parents])
-            p.log.append((self.what, op, p.phase, p.layer, self.backend, self.start, end, self.first, facts))
+            end = backend.mark()
+            if not p.inside:
+                facts = None
+            elif found is not None:
+                facts = *facts, tuple([n in found for n in parents])
+            p.log.append((what, op, p.phase, p.layer, backend, start, end, first, facts))
         p.inside = False
-        p.phase, p.layer = self.before
+        p.phase, p.layer = outer
 
 
 class _Updated:
@@ -347,4 +354,4 @@ class _Updated:
 
 def _is_function(op: Op) -> bool:
     """Whether the rules of `op` run a whole function of the user: a checkpointed one, or one with rules of its own."""
-    return op.sequence is None and op.inputs == ("arguments",) and OPS.get(op.name) is not op
+    return op.inputs == ("arguments",) and OPS.get(op.name) is not op

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from typing import Any
 
+import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..backends import BACKENDS, Backend, backend_for, canonical_dtype, is_floating
@@ -23,7 +24,9 @@ __all__ = [
     "owner",
     "pulled_facts",
     "pushed_facts",
+    "settled",
     "sketch",
+    "sketches",
     "work_of",
 ]
 
@@ -31,6 +34,7 @@ BODY, PULL, PUSH = "body", "vjp", "jvp"
 
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 _ARRAY, _SEVERAL = object(), object()
+_NOTHING = id(None)
 
 
 def sketch(x: Any) -> Any:
@@ -58,34 +62,44 @@ def owner(value: Any) -> Backend:
     return BACKENDS[value.data.__class__ if value.__class__ is Tensor else value.__class__]
 
 
+def sketches(values: Sequence[Any]) -> tuple[Any, ...]:
+    """The `sketch` of each value: what is most often asked is written out."""
+    return tuple(
+        [(_ARRAY, x.shape, x.strides, x.dtype) if x.__class__ is np.ndarray else sketch(x) for x in values]
+    )  # fmt: skip
+
+
 def pulled_facts(e: Equation, g: Any, found: dict[Any, Any]) -> tuple[Any, ...]:
     """All that the work of pulling `e` depends on, but for which parents are reached: that shows when it is done."""
-    parents = e.parents
-    return (
-        _is_recorded(g), e.fit, [sketch(x) for x in e.saved], sketch(g), _pattern(parents),
-        [sketch(found[n]) if n is not None and n in found else None for n in parents],
-    )  # fmt: skip
+    parents, before = e.parents, None
+    for n in parents:
+        if n in found:
+            before = tuple([sketch(found[n]) if n in found else None for n in parents])
+            break
+    recorded = g.__class__ not in BACKENDS and _is_recorded(g)
+    return recorded, e.fit, sketches(e.saved), sketch(g), tuple(map(id, parents)), before
 
 
 def pushed_facts(e: Equation, tangents: dict[Any, Any]) -> tuple[Any, ...]:
     """All that the work of pushing `e` depends on."""
-    given = [sketch(tangents[n]) if n is not None and n in tangents else None for n in e.parents]
-    recorded = any(_is_recorded(tangents[n]) for n in e.parents if n is not None and n in tangents)
-    return recorded, e.fit, [sketch(x) for x in e.saved], given, _pattern(e.parents)
+    given = tuple([sketch(tangents[n]) if n in tangents else None for n in e.parents])
+    recorded = any(_is_recorded(tangents[n]) for n in e.parents if n in tangents)
+    return recorded, e.fit, sketches(e.saved), given, tuple(map(id, e.parents))
+
+
+def settled(what: str, facts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same facts for all calls that do the same: each parent by the first position where it stands."""
+    if what == BODY:
+        return facts
+    recorded, fit, saved, given, parents, *rest = facts
+    return recorded, fit, saved, given, tuple([None if n == _NOTHING else parents.index(n) for n in parents]), *rest
 
 
 def _is_recorded(value: Any) -> bool:
     """Whether a cotangent or tangent is a Tensor, or a Bundle of Tensors."""
-    if value.__class__ in BACKENDS:
-        return False
     while value.__class__ is Bundle:
         value = next(part for part in value if part is not None)
     return value.__class__ is Tensor
-
-
-def _pattern(parents: Sequence[Any]) -> list[int | None]:
-    """Each parent by the first position where it stands."""
-    return [None if n is None else parents.index(n) for n in parents]
 
 
 def dtype_of(facts: Any) -> str:
@@ -145,7 +159,7 @@ def _pull(
     found: dict[Any, Any] = {e: _as_given(g, recorded)}
     found |= {
         n: _as_given(x, recorded)
-        for n, x in zip(parents, before, strict=True)
+        for n, x in zip(parents, before or (), strict=before is not None)
         if n is not None and x is not None
     }  # fmt: skip
     return lambda: pull([e], found, recorded)
