@@ -265,6 +265,19 @@ def test_a_tape_from_before_the_context_is_walked_as_well():
     assert "recorded before detect_nonfinite began" in text
 
 
+def test_a_long_tape_is_searched_in_no_deep_recursion():
+    def long(x):
+        for _ in range(3000):
+            x = x + 1.0
+        return x
+
+    x = leaf(0.0, 1.0)
+    before = long(x)
+    whole = pb.sum(long(pb.sqrt(long(x) * 0.0)))
+    assert "made by sqrt in the backward pass" in found(lambda: pb.sum(long(pb.sqrt(before * 0.0))).backward())
+    assert "made by sqrt in the backward pass" in found(whole.backward)
+
+
 def test_a_retained_tape_can_be_pulled_again_after_the_error():
     x = leaf(0.0, 1.0)
     y = pb.sqrt(x)
@@ -401,6 +414,16 @@ def test_a_training_run_is_the_same_inside():
 
     for a, b in zip(run(True).values(), run(False).values(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_both_checks_may_be_on_and_shapes_without_numbers_pass():
+    with pb.detect_nonfinite(), pb.no_jacobian(), pb.detect_nonfinite():
+        for device in ("cpu", "meta"):
+            x = pb.tensor(np.ones((3, 2)), device=device, requires_grad=True)
+            pb.sum(pb.checkpoint(pb.tanh)(x) * pb.sqrt(x)).backward()
+            assert x.grad.shape == (3, 2)
+    with pb.no_jacobian():
+        assert "made by sqrt in the backward pass" in found(lambda: pb.sum(pb.sqrt(leaf(0.0, 1.0))).backward())
 
 
 # --- on a device ------------------------------------------------------------------------------------------------------

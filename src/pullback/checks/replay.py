@@ -12,13 +12,15 @@ import numpy as np
 
 from ..backends import BACKENDS, is_floating
 from ..core.op import OPS, Op
-from ..core.tape import Bundle, Equation, pull, push
+from ..core.tape import HEAD, PART, Bundle, Equation, pull, push
 from ..core.tensor import Tensor
 from ..errors import NonFiniteError, RuleError
+from ..transforms.packed import GATHER
 from .places import Call, Line, input_name, layer_of, source_of
 
 __all__ = ["Record", "Replay", "arrays_of", "depth", "nonfinite"]
 
+_BETWEEN = (HEAD, PART, GATHER)
 depth: ContextVar[int] = ContextVar("depth", default=0)
 """How many walks this is inside of; -1 where one equation is replayed, so that walks inside of it count as whole."""
 
@@ -89,7 +91,7 @@ class Replay:
             return []
         if node.seq in self.records:
             return [node]
-        return [e for parent in self._parents(node) for e in self.recorded(parent)]
+        return [e for parent in self._parents(node) for e in self.recorded(parent)] if node.op in _BETWEEN else []
 
     def raise_forward(self, nodes: Iterable[Any], then: str = "") -> None:
         """Raise the error for what first made the values of `nodes` infinite or NaN, if they are."""
