@@ -41,7 +41,7 @@ def test_the_namespace_is_the_linalg_extension_of_the_standard():
     assert pb.linalg.__all__ == extension.split()
     same = [name for name in pb.linalg.__all__ if getattr(pb.linalg, name) is getattr(pb, name)]
     assert same == [name for name in pb.linalg.__all__ if name != "trace"]  # pb.trace takes functions too
-    np.testing.assert_array_equal(pb.trace(definite(3)).numpy(), pb.linalg.trace(definite(3)).numpy())
+    assert pb.trace(np.diag([1.0, 2.0]), offset=0).item() == 3.0
 
 
 def test_several_outputs_have_names_and_take_plain_tuples_of_cotangents():

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Formula", "bar", "call", "latex_name", "literal", "symbol"]
+from ..core.op import OPS
+
+__all__ = ["Formula", "bar", "call", "latex_name", "literal", "symbol", "written"]
 
 _INFIX = {  # op -> (how tightly it binds, text, LaTeX)
-    "bitwise_or": (1, "|", r"\vee"), "bitwise_and": (2, "&", r"\wedge"),
-    "less": (3, "<", "<"), "less_equal": (3, "<=", r"\leq"), "greater": (3, ">", ">"),
-    "greater_equal": (3, ">=", r"\geq"), "equal": (3, "==", "="), "not_equal": (3, "!=", r"\neq"),
+    "bitwise_or": (2, "|", r"\vee"), "bitwise_and": (3, "&", r"\wedge"),
+    "less": (1, "<", "<"), "less_equal": (1, "<=", r"\leq"), "greater": (1, ">", ">"),
+    "greater_equal": (1, ">=", r"\geq"), "equal": (1, "==", "="), "not_equal": (1, "!=", r"\neq"),
     "add": (4, "+", "+"), "subtract": (4, "-", "-"),
     "multiply": (5, "*", r"\odot"), "divide": (5, "/", r"\oslash"), "matmul": (5, "@", r"\,"),
     "pow": (7, "**", "^"),
@@ -77,6 +79,13 @@ class Formula:
             chosen = self.parts[0]._written(0, latex)
             sign = r" \odot " if latex else " * "
             return 5, f"[{chosen}]{sign}{self.parts[1]._written(5, latex)}"
+        if self.op == "list":
+            listed = ", ".join(part._written(0, latex) for part in self.parts)
+            return _ATOM, rf"\left({listed}\right)" if latex else f"({listed})"
+        if self.op == "getitem" and len(self.parts) == 2:
+            index = self.parts[1]._written(0, latex)
+            inside = index if latex else index.removeprefix("(").removesuffix(")")
+            return _ATOM, f"{self.parts[0]._written(_ATOM, latex)}[{inside}]"
         if self.op == "outer" and latex:
             return self._product(*self.parts)
         inside = [part._written(0, latex) for part in self.parts]
@@ -118,10 +127,14 @@ def bar(name: str, scalar: bool = False) -> Formula:
 
 def literal(value: Any) -> Formula:
     """A number (also one in text), or a parameter as it is written."""
+    if isinstance(value, float) and abs(value) < 1 and value and float(f"{value:.4g}") != value:
+        below = round(1 / value)
+        if abs(below * value - 1) < 1e-9:
+            return Formula("divide", (literal(1), literal(below)), scalar=True)
     if isinstance(value, str) and re.fullmatch(r"-?[\d.]+(e[+-]?\d+)?", value):
         value = float(value) if set(value) & set(".e") else int(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else written(value)
     latex = re.sub(r"e([+-])0*(\d+)", lambda m: rf" \cdot 10^{{{m[1].strip('+')}{m[2]}}}", text)
     return Formula(text=text, latex=latex if number else _words(text), scalar=number)
 
@@ -129,11 +142,25 @@ def literal(value: Any) -> Formula:
 def call(op: str, parts: Sequence[Formula], options: Mapping[str, Any] | None = None) -> Formula:
     """`op` of parts. `linear` and `linear_tanh` are written as the product, sum and function that they are."""
     base, _, activation = op.partition("_")
-    if base == "linear":
+    if base == "linear" and (not activation or activation in OPS):
         affine = Formula("matmul", tuple(parts[:2]))
         affine = Formula("add", (affine, parts[2])) if len(parts) > 2 else affine
         return Formula(activation, (affine,)) if activation else affine
     return Formula(op, tuple(parts), tuple((name, str(value)) for name, value in (options or {}).items()))
+
+
+def written(x: Any) -> str:
+    """A parameter as it is written in code; an array by dtype and shape."""
+    if isinstance(x, tuple | list) and len(x) > 1:
+        return f"({', '.join(map(written, x))})"
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return f"{x.dtype}{list(x.shape)}"
+    if isinstance(x, slice):
+        ends = (x.start, x.stop) if x.step is None else (x.start, x.stop, x.step)
+        return ":".join("" if n is None else str(n) for n in ends)
+    if x is Ellipsis:
+        return "..."
+    return str(x) if type(x).__name__.endswith("DType") else repr(x)
 
 
 def latex_name(name: str, cotangent: bool = False) -> str:

@@ -11,6 +11,7 @@ from ..core.tensor import Tensor, TensorLike
 from ..errors import ArgumentError, RuleError
 from .dot import dot_text
 from .drawing import draw
+from .formula import written
 from .ledger import Count
 from .sweep import Pull, sweep
 from .tables import aligned, flops_text
@@ -72,7 +73,7 @@ class TracedEquation:
     def options(self) -> dict[str, str]:
         """The parameters that are not the defaults, as text."""
         known = {a.name: a.default for a in OPS[self.op].arguments} if self.op in OPS else {}
-        return {name: _short(x) for name, x in self.params.items() if _short(x) != _short(known.get(name))}
+        return {name: written(x) for name, x in self.params.items() if written(x) != written(known.get(name))}
 
     @property
     def call(self) -> str:
@@ -85,7 +86,7 @@ class TracedEquation:
             "number": self.number,
             "op": self.op,
             "inputs": list(self.inputs),
-            "params": {name: _short(x) for name, x in self.params.items()},
+            "params": {name: written(x) for name, x in self.params.items()},
             "outputs": [v.to_dict() for v in self.outputs],
             "layer": self.layer,
             "source": list(self.source),
@@ -227,19 +228,6 @@ def _equation(run: Traced, number: int, line: Line, vjp: Mapping[int, Count]) ->
         forward=line.count,
         vjp=vjp.get(number, Count()),
     )
-
-
-def _short(x: Any) -> str:
-    """A parameter as text: arrays by dtype and shape."""
-    if isinstance(x, tuple) and any(hasattr(y, "dtype") for y in x):
-        return f"({', '.join(map(_short, x))})"
-    if hasattr(x, "shape") and hasattr(x, "dtype"):
-        return f"{x.dtype}{list(x.shape)}"
-    if isinstance(x, slice):
-        return ":".join("" if n is None else str(n) for n in (x.start, x.stop, x.step)[: 2 + (x.step is not None)])
-    if isinstance(x, tuple) and any(isinstance(y, slice) for y in x):
-        return f"({', '.join(map(_short, x))})"
-    return str(x) if type(x).__name__.endswith("DType") else repr(x)
 
 
 @overload

@@ -110,13 +110,9 @@ class Traced:
                 self._add(known[id(_origin(made.data))], kind, made.shape, made.dtype, "", made.node)
         for e in trace.tape:
             self._read(e)
-        used = {name for line in self.lines for name in line.inputs}
         tensors = [x for x in trace.outputs if x.node is not None]
         self.outputs = tuple(dict.fromkeys(self.names[x.node] for x in tensors if x.node in self.names))
         self.ends = tuple(dict.fromkeys(self.names[end] for end in ends if end in self.names))
-        self.variables = {
-            name: v for name, v in self.variables.items() if v.kind != "argument" or {name} & {*used, *self.outputs}
-        }
 
     def _add(self, name: str, kind: str, shape: Any, dtype: Any, layer: str, node: Any) -> str:
         """Enter a variable; its name, which is another one where that is taken."""
