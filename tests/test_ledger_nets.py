@@ -16,6 +16,7 @@ DTYPES = ["float16", "float32", "float64"]
 DRAWN = np.random.default_rng(0)
 ROWS, WIDTHS = 6, [5, 7, 4, 3]
 ZEROS = pb.asarray([0, 0])
+SQUARE = lambda x: x[..., None] * x[..., None, :] + pb.eye_like(x[..., None] * x[..., None, :])  # noqa: E731
 LABELS = DRAWN.integers(0, WIDTHS[-1], ROWS)
 
 
@@ -220,7 +221,32 @@ def test_arrays_of_any_layout_are_counted_as_they_are_executed(data: Any):
         lambda x, y, w: pb.cumulative_sum(x, axis=axis).reshape(x.size),
         lambda x, y, w: pb.softmax(x, axis=axis).reshape(x.size) if nonempty else x,
         lambda x, y, w: pb.matmul(x, pb.matrix_transpose(y)).reshape(-1) if x.ndim > 1 and nonempty else x,
+        lambda x, y, w: pb.vecdot(x, y, axis=axis).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.linalg.inv(SQUARE(x)).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.linalg.qr(SQUARE(x))[1].reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.linalg.cholesky(SQUARE(x)).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.linalg.solve(SQUARE(x), SQUARE(y)).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.linalg.det(SQUARE(x)).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.linalg.eigh(SQUARE(x))[1].reshape(-1) if nonempty else x,
         lambda x, y, w: pb.roll(x, 1, axis=axis).reshape(x.size),
+        lambda x, y, w: pb.roll(x, 1).reshape(x.size),
+        lambda x, y, w: pb.triu(x.at[..., 0].set(2.0)).reshape(x.size) if x.ndim > 1 and nonempty else x,
+        lambda x, y, w: x[None, ..., [0, 0], :].reshape(-1) if x.ndim > 1 and nonempty else x,
+        lambda x, y, w: x[0, ..., [0, 0]].reshape(-1) if x.ndim > 1 and nonempty else x,
+        lambda x, y, w: x[:, 0, [[0], [0]]].reshape(-1) if x.ndim > 2 and nonempty else x,
+        lambda x, y, w: x[..., [0, 0], [0, 0]].reshape(-1) if x.ndim > 1 and nonempty else x,
+        lambda x, y, w: x[..., [True] * x.shape[-1]].reshape(-1) if nonempty else x,
+        lambda x, y, w: (
+            pb.take_along_axis(x, pb.argmax(x, axis=axis, keepdims=True), axis=axis).reshape(-1) if nonempty else x
+        ),
+        lambda x, y, w: pb.mean(pb.mean(x, axis=axis, keepdims=True) * y, axis=axis).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.concat([x, y], axis=None).reshape(-1),
+        lambda x, y, w: pb.einsum("...i,...i->...", x, y).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.layer_norm(x, axis=axis).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.max(x, axis=axis).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.cumulative_prod(x, axis=axis, include_initial=True).reshape(-1) if nonempty else x,
+        lambda x, y, w: pb.tile(x, (1,) * x.ndim).reshape(x.size),
+        lambda x, y, w: pb.pad(x, 1).reshape(-1),
         lambda x, y, w: pb.sort(x, axis=axis, descending=keepdims).reshape(x.size),
         lambda x, y, w: pb.repeat(x, 2, axis=axis).reshape(2 * x.size),
         lambda x, y, w: pb.tile(x, (2,)).reshape(2 * x.size),

@@ -90,6 +90,11 @@ class MetaArray:
     def __reduce__(self) -> Any:
         return _rebuilt, (self.shape, self.dtype, self.ghost.strides, self.known)
 
+    def __dlpack__(self, **_: Any) -> Any:
+        raise DeviceError("a tensor on 'meta' has no memory that another library could read")
+
+    __dlpack_device__ = __dlpack__
+
     def reshape(self, *shape: Any) -> "MetaArray":
         """As NumPy's method."""
         return self.call("reshape", self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)

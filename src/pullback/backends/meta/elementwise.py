@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from .array import MetaArray, fresh, ghost_of, iterated, joined, kept, outside, work
 
@@ -83,8 +84,7 @@ def _clip(x: Any, low: Any = None, high: Any = None) -> Any:
 
 def _reduced(x: MetaArray, axis: Any, keepdims: bool) -> tuple[tuple[int, ...], list[int]]:
     """The shape of a reduction of `x`, and the order of its axes: that in which NumPy goes through x."""
-    axes = range(x.ndim) if axis is None else axis if isinstance(axis, Sequence) else (axis,)
-    gone = {range(x.ndim)[a] for a in axes}  # an axis that does not exist is an IndexError
+    gone = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     order = iterated([x.ghost]) or []
     if keepdims:
         return tuple([1 if a in gone else n for a, n in enumerate(x.shape)]), order
@@ -114,7 +114,7 @@ def _dtype_reduction(kind: str) -> Callable[[Any], Any]:
 def _scan(name: str, function: Any) -> Callable[..., Any]:
     def call(given: Any, axis: Any = None, dtype: Any = None, include_initial: bool = False, **_: Any) -> Any:
         (x,) = arrays([given])
-        place = range(x.ndim)[axis if axis is not None else 0]
+        place = normalize_axis_index(axis or 0, x.ndim)
         shape = tuple(n + (include_initial and a == place) for a, n in enumerate(x.shape))
         kind = _dtype_of(function, (x.dtype,)) if dtype is None else np.dtype(dtype)
         order = iterated([x.ghost])

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.lib.stride_tricks import as_strided
 
 from .array import MetaArray, fresh, ghost_of, iterated, kept, view, work
@@ -22,6 +23,8 @@ __all__ = ["FUNCTIONS", "linalg"]
 
 def _matmul(left: Any, right: Any) -> Any:
     a, b = arrays([left, right])
+    if not a.ndim or not b.ndim:
+        raise ValueError(f"matmul: {a.shape} and {b.shape}, of which one has no axis")
     rows = a.ghost if a.ndim > 1 else a.ghost[None]
     columns = b.ghost if b.ndim > 1 else b.ghost[:, None]
     if rows.shape[-1] != columns.shape[-2]:
@@ -64,7 +67,7 @@ def _tensordot(left: Any, right: Any, axes: Any = 2) -> Any:
     a, b = arrays([left, right])
     if isinstance(axes, int):
         axes = range(a.ndim - axes, a.ndim), range(axes)
-    ours, theirs = ([range(x.ndim)[i] for i in chosen] for x, chosen in zip((a, b), axes, strict=True))
+    ours, theirs = (normalize_axis_tuple(chosen, x.ndim) for x, chosen in zip((a, b), axes, strict=True))
     if [a.shape[i] for i in ours] != [b.shape[i] for i in theirs]:
         raise ValueError(f"tensordot: {a.shape} and {b.shape} have other lengths along {axes}")
     rows = [n for i, n in enumerate(a.shape) if i not in ours]

@@ -5,6 +5,7 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from numpy.lib.stride_tricks import as_strided
 
 from ...errors import DeviceError
@@ -106,7 +107,7 @@ def _unstack(given: Any, axis: int = 0) -> tuple[Any, ...]:
 def _roll(given: Any, shift: Any, axis: Any = None) -> Any:
     (x,) = arrays([given])
     if axis is not None:
-        np.moveaxis(x.ghost, axis, axis)  # names an axis that does not exist
+        normalize_axis_tuple(axis, x.ndim, allow_duplicate=True)  # an axis that does not exist is an error
         return work("roll", fresh(x.shape, x.dtype, kept(x.ghost)), [x])
     rolled = work("roll", fresh((x.size,), x.dtype), [x])
     return view(rolled, rolled.ghost.reshape(x.shape))
@@ -138,7 +139,7 @@ def _concat(given: Sequence[Any], axis: int | None = 0) -> Any:
     if axis is None:
         return work("concat", fresh((sum(x.size for x in operands),), dtype), operands)
     ghosts = [x.ghost for x in operands]
-    place = range(ghosts[0].ndim)[axis]
+    place = normalize_axis_index(axis, ghosts[0].ndim)
     shape = list(ghosts[0].shape)
     for g in ghosts[1:]:
         if g.ndim != len(shape) or any(g.shape[a] != n for a, n in enumerate(shape) if a != place):
@@ -158,7 +159,7 @@ def _repeat(given: Any, repeats: Any, axis: int | None = None) -> Any:
             raise DeviceError("the shape of repeat depends on numbers, and an array on 'meta' has none")
         repeats = repeats.known
     lengths = [x.size] if axis is None else list(x.shape)
-    place = range(len(lengths))[axis or 0]
+    place = normalize_axis_index(axis or 0, len(lengths))
     lengths[place] = int(np.broadcast_to(repeats, (lengths[place],)).sum())
     return work("repeat", fresh(lengths, x.dtype), [x])
 
@@ -202,8 +203,8 @@ def _getitem(x: MetaArray, index: Any) -> Any:
 def _choice(x: MetaArray, entries: Sequence[Any], shape: tuple[int, ...]) -> MetaArray:
     """What NumPy makes for `x[entries]` where there are arrays in them.
 
-    The axes of the arrays come first in memory. Where all arrays, and integers beside them, stand side by side, their
-    axes are then moved to that place: the result is a view.
+    The axes of the arrays come first in memory, then the others in the order of x. Where all arrays, and integers
+    beside them, stand side by side, their axes are then moved to that place: the result is a view.
     """
     chosen = [i for i, entry in enumerate(entries) if _is_array(entry) or isinstance(entry, int)]
     ranks = [np.ndim(e) if i in chosen and np.asarray(e).dtype.kind == "b" else 1 for i, e in enumerate(entries)]
@@ -217,7 +218,7 @@ def _choice(x: MetaArray, entries: Sequence[Any], shape: tuple[int, ...]) -> Met
     many = len(shape) - rest.ndim
     order = [*range(place, place + many), *range(place), *range(place + many, len(shape))]
     first = tuple([shape[axis] for axis in order])
-    out = fresh(first, x.dtype, iterated([np.broadcast_to(rest, first)]))
+    out = fresh(first, x.dtype, [*range(many), *(many + axis for axis in kept(rest))])
     return view(out, np.moveaxis(out.ghost, range(many), order[:many])) if place else out
 
 
@@ -248,14 +249,14 @@ def _written(name: str, adds: bool = False) -> Callable[..., Any]:
 def _take(given: Any, indices: Any, axis: int | None = None) -> Any:
     (x,) = arrays([given])
     (places,) = arrays([indices])
-    place = range(x.ndim)[axis or 0]
+    place = normalize_axis_index(axis or 0, x.ndim)
     out = fresh((*x.shape[:place], *places.shape, *x.shape[place + 1 :]), x.dtype)
     return work("take", out, [places], read=out.nbytes)
 
 
 def _take_along_axis(given: Any, indices: Any, axis: int = -1) -> Any:
     x, places = arrays([given, indices])
-    at = range(x.ndim)[axis]
+    at = normalize_axis_index(axis, x.ndim)
     shape = np.broadcast_shapes((*x.shape[:at], 1, *x.shape[at + 1 :]), places.shape)
     out = fresh(shape, x.dtype, iterated([np.broadcast_to(places.ghost, shape)]))
     return work("take_along_axis", out, [places], read=out.nbytes)
@@ -267,7 +268,7 @@ def _take_along_axis(given: Any, indices: Any, axis: int = -1) -> Any:
 def _sorting(name: str, dtype: Any = None) -> Callable[..., Any]:
     def call(given: Any, axis: int = -1, descending: bool = False, **_: Any) -> Any:
         (x,) = arrays([given])
-        range(x.ndim)[axis]  # one that does not exist is an IndexError
+        normalize_axis_index(axis, x.ndim)  # an axis that does not exist is an error
         out = work(name, fresh(x.shape, dtype or x.dtype, None if dtype else kept(x.ghost)), [x])
         return view(out, np.flip(out.ghost, axis)) if descending and not dtype else out
 
