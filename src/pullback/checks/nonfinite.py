@@ -128,7 +128,7 @@ class _Walk:
                 e.parents, e.saved = self.steps[e]
             replay.raise_forward(ends)
             if self.pushes:
-                replay.raise_pushed(self.start, found)
+                replay.raise_pushed(self.start, found, ends)
             else:
                 replay.raise_pulled(self.start, found)
         finally:

@@ -107,10 +107,8 @@ class Replay:
             what = f"met by {e.op.name} in its input {' and '.join(foreign)}"
             why = "no recorded op made it: look at the data, the parameters, and what is computed without recording"
         else:
-            what, why = (
-                f"made by {e.op.name} in the forward pass",
-                _cause(e, operands, lambda: _wide_value(e, operands)),
-            )
+            what = f"made by {e.op.name} in the forward pass"
+            why = _cause(e, operands, lambda: _wide_value(e, operands))
         self._refuse(what, e, operands, why, then)
 
     def _origin(self, nodes: Iterable[Any]) -> Any:
@@ -201,25 +199,29 @@ class Replay:
             chain += new
         return pairs
 
-    def raise_pushed(self, start: Mapping[Any, Any], found: Mapping[Any, Any]) -> NoReturn:
-        """Raise the error for the first tangent that is not finite."""
+    def raise_pushed(self, start: Mapping[Any, Any], found: Mapping[Any, Any], ends: Iterable[Any]) -> NoReturn:
+        """Raise the error for the first tangent that is not finite, of those that lead to the tangents of `ends`."""
         self._refuse_start("tangent", start)
-        for e in self.steps:
-            tangents = {n: _raw(found[n]) for n in self._parents(e) if n in found}
-            if e in found and _bad(found[e]) and not any(map(_bad, tangents.values())):
-                self._alone(push, e, dict(tangents))
-                given = [(f"tangent of {input_name(e.op, i)}", tangents[n]) for i, n in enumerate(self._parents(e))
-                         if n in tangents]  # fmt: skip
-                self._raise_derivative("forward-mode", e, given, ("tangent of out", _raw(found[e])), lambda: None)
-        raise NonFiniteError("detect_nonfinite: a tangent is not finite")
+        chain = [e for e in ends if _bad(found[e])]
+        seen, begins = set(chain), []
+        for e in chain:  # it grows while it is read
+            before = dict.fromkeys(n for n in self._parents(e) if n in found and _bad(found[n]))
+            chain += [n for n in before if n not in seen]
+            seen.update(before)
+            if not before:
+                begins.append(e)
+        first = min(begins, key=lambda e: int(e.seq))
+        tangents = {n: _raw(found[n]) for n in self._parents(first) if n in found}
+        self._alone(push, first, dict(tangents))
+        names = [(input_name(first.op, i), n) for i, n in enumerate(self._parents(first))]
+        given = [(f"tangent of {name}", tangents[n]) for name, n in names if n in tangents]
+        self._raise_derivative("forward-mode", first, given, ("tangent of out", _raw(found[first])), lambda: None)
 
     def _raise_derivative(
         self, mode: str, e: Any, given: list[tuple[str, Any]], result: tuple[str, Any], wide: Callable[[], Any]
     ) -> NoReturn:
         operands = self._operands(e)
-        then = (
-            f"values came of it that are finite, and then derivatives that are not, in the {mode} pass of {e.op.name}"
-        )
+        then = f"finite values came of it, and then derivatives that are not, in the {mode} pass of {e.op.name}"
         self.raise_forward([e, *self._parents(e)], then)
         operands = [*given, *operands, result]
         self._refuse(f"made by {e.op.name} in the {mode} pass", e, operands, _cause(e, operands, wide))
