@@ -265,7 +265,11 @@ class _Bodies(dict[type, Callable[..., Any]]):
 
     def __missing__(self, kind: type) -> Callable[..., Any]:
         op: Any = self._op()
-        return self.setdefault(kind, op.body_on(BACKENDS[kind]))
+        wraps = _wraps[:]
+        body = self[kind] = op.body_on(BACKENDS[kind])
+        if wraps != _wraps:  # another thread changed them meanwhile: this body is not kept
+            self.pop(kind, None)
+        return body
 
 
 OPS: dict[str, Op] = {}
@@ -299,9 +303,12 @@ class ArrayOps:
             op = OPS[name]
         except KeyError:
             raise AttributeError(f"no op is called {name!r}") from None
+        wraps = _wraps[:]
         run: Any = op.body_on(self.backend, self)
         function = (lambda *args, **kwargs: run(*args, **kwargs)[0]) if op.kept else run
         setattr(self, name, function)
+        if wraps != _wraps:
+            vars(self).pop(name, None)
         return function
 
 
