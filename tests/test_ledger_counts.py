@@ -4,14 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import op_cases
 import pytest
 from counted_twice import same_counts, tensor
 from op_cases import Case, cases
 
 import pullback as pb
-from pullback.core.op import OPS, Op
-from pullback.errors import DeviceError
+from pullback.core.op import OPS, Op, Sample
+from pullback.errors import DeviceError, DtypeError, PullbackError
 
 DATA_DEPENDENT = [op for op in OPS.values() if op.name == "nonzero" or op.name.startswith("unique_")]
 OWN = [op for op in OPS.values() if op not in DATA_DEPENDENT and op.name != "to_device"]  # whose device is its argument
@@ -80,12 +81,59 @@ def jvp(case: Case, device: str) -> Callable[[], Any]:
 WAYS = {"forward": forward, "vjp": vjp, "jvp": jvp}
 
 
+def uses_lapack(work: Callable[[], Any]) -> bool:
+    """Whether work with float16 is refused, as by LAPACK, which has no such type."""
+    try:
+        work()
+    except DtypeError:
+        return True
+    return False
+
+
+def narrowed(case: Case, dtype: str) -> Case:
+    """The case with all floating-point inputs in another dtype."""
+
+    def cast(x: Any) -> Any:
+        if isinstance(x, list | tuple):
+            return type(x)(map(cast, x))
+        return x.astype(dtype) if op_cases._is_float(x) else x
+
+    op, sample = case.op, case.sample
+    args = [cast(x) if op_cases._is_input(op, i) else x for i, x in enumerate(sample.args)]
+    kwargs = {name: cast(x) if name in op.inputs else x for name, x in sample.kwargs.items()}
+    return Case(op, case.number, Sample(tuple(args), kwargs))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("op", OWN, ids=lambda op: op.name)
-def test_meta_counts_what_is_executed(op: Op, way: str):
+@np.errstate(all="ignore")
+def test_meta_counts_what_is_executed(op: Op, way: str, dtype: str):
     for case in cases([op]):
-        if way == "forward" or (op.differentiable and case.primals):
-            same_counts(partial(WAYS[way], case))
+        case = narrowed(case, dtype)
+        if way != "forward" and not (op.differentiable and case.primals):
+            continue
+        setup = partial(WAYS[way], case)
+        if dtype == "float16" and uses_lapack(setup("counting")):
+            with pytest.raises(DtypeError, match="float16 is unsupported"):
+                setup("meta")()
+        else:
+            same_counts(setup)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool"])
+@pytest.mark.parametrize("op", OWN, ids=lambda op: op.name)
+@np.errstate(all="ignore")
+def test_integers_become_the_dtypes_on_meta_that_they_become_on_the_cpu(op: Op, dtype: str):
+    """Where the op takes two matrices of integers; what it says of their numbers is not asked."""
+    x = np.array([[2, 1], [0, 1]]).astype(dtype)
+    try:
+        out = op.call(*[x] * len(op.inputs))
+    except (PullbackError, TypeError):
+        return
+    found = op.call(*[pb.asarray(x).to("meta") for _ in op.inputs])
+    pairs = zip(*(y if isinstance(y, tuple) else (y,) for y in (out, found)), strict=True)
+    assert all(a is b is None or (a.shape, a.dtype) == (b.shape, b.dtype) for a, b in pairs)
 
 
 @pytest.mark.parametrize("op", DATA_DEPENDENT, ids=lambda op: op.name)

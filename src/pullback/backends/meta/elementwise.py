@@ -144,8 +144,8 @@ def _astype(given: Any, dtype: Any, copy: bool = True, **_: Any) -> Any:
 
 
 def _error_function(x: Any) -> Any:
-    """Of the dtype that SciPy gives: it works on float16 in float64."""
-    return np.empty(0, np.float64) if x.dtype == np.float16 else np.tanh(x)
+    """Of the dtype that SciPy gives: it works on float16 and on integers in float64."""
+    return np.tanh(x) if x.dtype.name in ("float32", "bfloat16") else np.empty(0, np.float64)
 
 
 _extreme = _dtype_reduction("int64")

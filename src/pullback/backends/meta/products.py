@@ -76,6 +76,15 @@ def _tensordot(left: Any, right: Any, axes: Any = 2) -> Any:
     return _product("tensordot", fresh((*rows, *columns), np.result_type(a.dtype, b.dtype)), [a, b], count)
 
 
+def _working(dtype: Any) -> Any:
+    """The dtype that LAPACK works in."""
+    if not is_float(dtype):
+        return np.dtype("float64")
+    if dtype.itemsize < 4:
+        raise TypeError(f"array type {dtype} is unsupported in linalg")
+    return dtype
+
+
 def _square(name: str, flops: Callable[[int], int], shape: Callable[[Any], Sequence[int]]) -> Callable[..., Any]:
     """A function of square matrices with one result."""
 
@@ -85,7 +94,7 @@ def _square(name: str, flops: Callable[[int], int], shape: Callable[[Any], Seque
         if x.ndim < 2 or x.shape[-2] != n:
             raise np.linalg.LinAlgError("Last 2 dimensions of the array must be square")
         made = shape(x.shape)
-        return work(name, fresh(made, x.dtype, _stacked(made, x.ghost)), [x], flops=batch * flops(n))
+        return work(name, fresh(made, _working(x.dtype), _stacked(made, x.ghost)), [x], flops=batch * flops(n))
 
     return call
 
@@ -99,7 +108,8 @@ def _several(name: str, parts: Callable[..., tuple[int, Sequence[Sequence[int]]]
         (x,) = arrays([given])
         flops, parts_of_one = parts(*x.shape[-2:], **options)
         batch, shapes = x.shape[:-2], [(*x.shape[:-2], *shape) for shape in parts_of_one]
-        dtype = np.dtype("int64") if name == "matrix_rank" else x.dtype
+        working = _working(x.dtype)
+        dtype = np.dtype("int64") if name == "matrix_rank" else working
         orders = [_stacked(shape, x.ghost) for shape in shapes]
         if name == "qr":  # the upper triangles of what was a copy of x
             copy = ghost_of(x.shape, dtype, kept(x.ghost))[..., : shapes[1][-2], :]
@@ -130,7 +140,7 @@ def _solve(left: Any, right: Any) -> Any:
     shape = (*batch, n, columns)[: None if b.ndim > 1 else -1]
     flops = prod(batch) * (2 * n**3 // 3 + 2 * n * n * columns)
     order = _stacked(shape, a.ghost, b.ghost if b.ndim > 1 else b.ghost[:, None])
-    return work("solve", fresh(shape, np.result_type(a.dtype, b.dtype), order), [a, b], flops=flops)
+    return work("solve", fresh(shape, _working(np.result_type(a.dtype, b.dtype)), order), [a, b], flops=flops)
 
 
 def _qr(m: int, n: int, **_: Any) -> tuple[int, Sequence[Sequence[int]]]:
