@@ -382,10 +382,12 @@ def test_rows_of_a_jacobian_may_not_be_joined():
         return pb.stack(rows)
 
     text = refused(by_stack)
-    assert "stack made an array of shape (4, 4) that holds 4 VJPs of 4 numbers each by one function" in text
+    assert text.startswith(
+        "stack: no_jacobian: its value of shape (4, 4) holds 4 VJPs of 4 numbers each by one function"
+    )
     assert line_of("# the Jacobian") in text
     for form in (by_concatenation, by_writing, by_outer_products, by_backward):
-        assert "that holds 4 VJPs" in refused(form)
+        assert "holds 4 VJPs" in refused(form)
         form()
 
 
@@ -396,8 +398,8 @@ def test_columns_of_a_jacobian_may_not_be_joined():
         _, push = pb.linearize(f, x)
         return pb.stack([push(t) for t in basis], axis=-1)
 
-    assert "that holds 4 JVPs of 4 numbers each" in refused(by_linearize)
-    assert "that holds 4 JVPs" in refused(pb.hessian(lambda x: pb.sum(f(x))), x)
+    assert "holds 4 JVPs of 4 numbers each" in refused(by_linearize)
+    assert "holds 4 JVPs" in refused(pb.hessian(lambda x: pb.sum(f(x))), x)
 
 
 def test_other_threads_are_not_watched():

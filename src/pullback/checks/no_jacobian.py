@@ -289,9 +289,9 @@ class _Guard(Observer):
                 if len(rows.numbers) >= rows.needed:
                     what = "JVPs" if rows.of[0] else "VJPs"
                     raise RuleError(
-                        f"no_jacobian: {op.name} made an array of shape {_shape(array)} that holds {len(rows.numbers)} "
-                        f"{what} of {rows.size} numbers each by one function: its Jacobian\n"
-                        f"  at {source_of(here())}\n  use each product where it is made, and ask for fewer of them"
+                        f"{op.name}: no_jacobian: its value of shape {_shape(array)} holds {len(rows.numbers)} {what} "
+                        f"of {rows.size} numbers each by one function, which is a Jacobian\n  at {source_of(here())}\n"
+                        "  use each product where it is made, or ask for fewer of them"
                     )
             self._keep(array, held)
 
