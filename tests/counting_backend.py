@@ -95,7 +95,12 @@ def owner_of(x: np.ndarray) -> np.ndarray:
 
 
 def bytes_of_addresses(x: np.ndarray) -> int:
-    """Bytes of the different numbers of an array: how many addresses its indices lead to."""
+    """Bytes of the different numbers of an array: how many addresses its indices lead to.
+
+    In large arrays they are not listed: the numbers of contiguous ones all differ.
+    """
+    if x.size > 1 << 12 and (x.flags.c_contiguous or x.flags.f_contiguous):
+        return x.nbytes
     addresses = np.zeros((1,), np.int64)
     for length, stride in zip(x.shape, x.strides, strict=True):
         addresses = np.unique(addresses[:, None] + np.arange(length) * stride)

@@ -147,3 +147,12 @@ def test_an_op_whose_shape_depends_on_numbers_says_so(op: Op):
 def test_no_op_is_left_out():
     assert {*OWN, *DATA_DEPENDENT, OPS["to_device"]} == {*OPS.values()}
     assert all(cases([op]) for op in OPS.values())
+
+
+@pytest.mark.parametrize("op", OWN, ids=lambda op: op.name)
+def test_what_counts_computes_the_numbers_of_the_cpu(op: Op):
+    for case in cases([op]):
+        primals, run = prepared(case, "counting")
+        found, expected = run(*primals), case.run(*case.primals)
+        for x, y in zip(found, expected if isinstance(expected, tuple | list) else (expected,), strict=True):
+            np.testing.assert_allclose(x.numpy(), y.numpy(), rtol=1e-12, atol=1e-12)

@@ -1,6 +1,8 @@
 """Device "meta" counts nets, training steps, nested transforms and odd layouts as they are executed."""
 
+import gc
 import itertools
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -270,3 +272,34 @@ def test_arrays_of_any_layout_are_counted_as_they_are_executed(data: Any):
         return work
 
     same_counts(setup)
+
+
+# --- memory as Python sees it -----------------------------------------------------------------------------------------
+
+
+def test_the_peak_is_what_python_traces():
+    """NumPy tells `tracemalloc` of its buffers: what is not counted are Python's own objects, and nothing large."""
+
+    def setup(device: str) -> Any:
+        model = pb.nn.MLP((512,) * 5, "gelu", generator=pb.random.Generator(0), device=device)
+        optimizer = pb.optim.Adam(model.parameters(), 0.1)
+        x = tensor(np.ones((512, 512), "float32"), device)
+
+        def work() -> Any:
+            loss = pb.mean(pb.checkpoint(model)(x) ** 2) + pb.mean(model(x))
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return work
+
+    counts = same_counts(setup)
+    work = setup("counting")
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        _, traced = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counts.peak <= traced < 1.02 * counts.peak
