@@ -52,7 +52,8 @@ class Profile(Observer):
     """What ops took in a block; `print` shows it as a table. See `profile`.
 
     An op that runs inside of another (or of a rule) counts as part of it. What a checkpointed function runs again is
-    told op by op, in the phase of the walk. All can be read when the block has ended, also by an error.
+    told op by op, in the phase of the walk. All can be read when the block has ended, also by an error. What is told
+    to it while the block runs (`log`, `spans` and what else has no docstring) is for `timeline` alone.
     """
 
     records = False
@@ -181,18 +182,15 @@ class Profile(Observer):
     @property
     def seconds(self) -> float:
         """The length of the block: by the host's clock, or where a device was at work for longer, by its own."""
-        return max(self._placed[1].values(), default=0.0) if self._placed[1] else self._ended - self._begun
+        return max(self._ended - self._begun, *self._placed[1].values(), 0.0)
 
     @property
     def unaccounted(self) -> dict[str, float]:
         """Device -> the seconds of the block in which it ran no op: Python, the tape, waiting, and whatever else."""
-        _, lengths = self._placed
-        return {
-            backend.name: max(
-                length - sum(line.timing.seconds for line in self.lines if line.device == backend.name), 0
-            )
-            for backend, length in lengths.items()
-        }
+        left = {backend.name: self.seconds for backend in self._placed[1]}
+        for line in self.lines:
+            left[line.device] -= line.timing.seconds
+        return {device: max(seconds, 0.0) for device, seconds in left.items()}
 
     @property
     def by_op(self) -> dict[str, dict[str, Timing]]:
