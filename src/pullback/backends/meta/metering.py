@@ -1,4 +1,10 @@
-"""Who is told of the work that arrays without numbers stand for."""
+"""Who is told of the work that arrays without numbers stand for.
+
+It is the work of the bodies of ops as they are written, each native function they call by itself: reads of every number
+of its operands once (those along a broadcast axis are one), and writes of its results. Not told are temporaries inside
+one native function, and what a backend saves by fused kernels. Views cost nothing, and filling a new array reads
+nothing. Choosing at positions reads the positions and each number chosen. Memory lives as long as arrays of it do.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
