@@ -153,26 +153,24 @@ def _summary(tape: Any, run: Sequence[Any]) -> Twig:
 def _hidden(tape: Any) -> dict[int, list[Any]]:
     """Equation number -> the run that it is hidden in, for those that only repeat what stands before them.
 
-    Equations of one layer in a row are a segment. Where segments, or groups of a few, come again and again with the
-    same ops and shapes, the first and the last are drawn.
+    Equations of one layer in a row are a segment; so is each that is in no layer. Where segments, or groups of a few,
+    come again and again with the same ops and shapes, the first and the last are drawn.
     """
     segments: list[list[Any]] = []
     for e in tape:
-        if segments and segments[-1][0].layer == e.layer:
+        if segments and e.layer and segments[-1][0].layer == e.layer:
             segments[-1].append(e)
         else:
             segments.append([e])
-    signs = [tuple(_sign(tape, e) for e in segment) for segment in segments]
+    made_by = {v.name: e.number for e in tape for v in e.outputs}
+    signs = [tuple(_sign(tape, made_by, e) for e in segment) for segment in segments]
     hidden: dict[int, list[Any]] = {}
     start = 0
     while start < len(segments):
-        times, period = max(
-            ((_times(signs, start, p) * p >= _ENOUGH * p) * _times(signs, start, p), -p) for p in _PERIODS
-        )
+        times, period = _repeats(signs, start)
         if times < _ENOUGH:
             start += 1
             continue
-        period = -period
         end = start + times * period
         run = [e for segment in segments[start + period : end - period] for e in segment]
         hidden |= dict.fromkeys((e.number for e in run), run)
@@ -180,18 +178,23 @@ def _hidden(tape: Any) -> dict[int, list[Any]]:
     return hidden
 
 
-def _times(signs: Sequence[Any], start: int, period: int) -> int:
-    """How many times the `period` segments at `start` come in a row."""
-    first, times = signs[start : start + period], 1
-    while len(first) == period and signs[start + times * period : start + (times + 1) * period] == first:
-        times += 1
-    return times
+def _repeats(signs: Sequence[Any], start: int) -> tuple[int, int]:
+    """How many times the segments at `start` come in a row, and how many they are: the most, then the fewest."""
+    best = 1, 1
+    for period in _PERIODS:
+        first, times = signs[start : start + period], 1
+        while signs[start + times * period : start + (times + 1) * period] == first and len(first) == period:
+            times += 1
+        best = max(best, (times, period), key=lambda found: found[0])
+    return best
 
 
-def _sign(tape: Any, e: Any) -> Any:
-    """What equal equations have in common."""
-    kinds = tuple((v.kind, v.shape) if (v := tape.variables.get(name)) else name for name in e.inputs)
-    return e.op, kinds, tuple(v.shape for v in e.outputs), bool(e.layer)
+def _sign(tape: Any, made_by: dict[str, int], e: Any) -> Any:
+    """What equal equations have in common: the op, the shapes, and how far back their inputs were made."""
+    known = [tape.variables.get(name) for name in e.inputs]
+    back = [e.number - made_by[name] if name in made_by else 0 for name in e.inputs]
+    shapes = tuple((v.kind, v.shape) if v else name for v, name in zip(known, e.inputs, strict=True))
+    return e.op, shapes, tuple(back), tuple(v.shape for v in e.outputs), bool(e.layer)
 
 
 def _axes(shape: Sequence[int]) -> str:

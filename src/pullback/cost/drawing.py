@@ -4,7 +4,7 @@ from typing import Any
 
 from ..errors import ArgumentError
 from .boxes import boxes_of
-from .layout import TWIG_HEIGHT, Layout, box_height, lay_out, twig_places
+from .layout import TWIG_HEIGHT, Layout, box_height, inches, lay_out, twig_places
 from .tables import flops_text
 
 __all__ = ["draw"]
@@ -26,20 +26,24 @@ def draw(tape: Any, path: Any = None, fold: bool = True) -> Any:
         raise ArgumentError("plot: there is nothing to draw: the function gives a constant")
     layout = lay_out(boxes)
     top = min((y for p in layout.paths for _, y in p.points), default=0.0)
-    left, right = 0.0, layout.width
+    title = _title(tape)
+    left, right = 0.0, max(layout.width, inches([title], 11))
     size = (right - left + 2 * _MARGIN, layout.height - min(top, 0.0) + 2 * _MARGIN + 0.3)
     figure = Figure(figsize=size)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(left - _MARGIN, right + _MARGIN)
     axes.set_ylim(layout.height + _MARGIN, min(top, 0.0) - _MARGIN - 0.3)
     axes.set_axis_off()
-    axes.text(left, min(top, 0.0) - 0.3, _title(tape), fontsize=10, weight="bold", va="center")
+    axes.text(left, min(top, 0.0) - 0.3, title, fontsize=10, weight="bold", va="center")
     _draw_layers(axes, layout)
     _draw_paths(axes, layout)
     for box in layout.boxes:
         _draw_box(axes, layout, box)
     if path is not None:
-        figure.savefig(path, dpi=150)
+        try:
+            figure.savefig(path, dpi=150)
+        except ValueError as error:  # of the format that the ending asks for
+            raise ArgumentError(f"plot: {error}") from error
     return figure
 
 

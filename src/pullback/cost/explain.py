@@ -185,8 +185,9 @@ def explain(f: Callable[..., Any], *args: Any, argnums: int | Sequence[int] | No
             are none by all floating-point arguments.
 
     Raises:
-        TapeError: f returns no tensor of floating point. ArgumentError: `argnums` names no argument. DeviceError: f
-        reads numbers, or a shape in it depends on them. RuleError: an op has no rule for the reverse mode.
+        TapeError: f returns no tensor of floating point. ArgumentError: `argnums` names no argument. DtypeError: f is
+        no function. DeviceError: f reads numbers, or a shape in it depends on them. RuleError: an op has no rule for
+        the reverse mode.
     """
     with traced("explain", f, args, argnums) as run:
         pulls = sweep(run)

@@ -84,8 +84,8 @@ class Formula:
             return _ATOM, rf"\left({listed}\right)" if latex else f"({listed})"
         if self.op == "getitem" and len(self.parts) == 2:
             index = self.parts[1]._written(0, latex)
-            inside = index if latex else index.removeprefix("(").removesuffix(")")
-            return _ATOM, f"{self.parts[0]._written(_ATOM, latex)}[{inside}]"
+            bare = index if latex else index.removeprefix("(").removesuffix(")")
+            return _ATOM, f"{self.parts[0]._written(_ATOM, latex)}[{bare}]"
         if self.op == "outer" and latex:
             return self._product(*self.parts)
         inside = [part._written(0, latex) for part in self.parts]

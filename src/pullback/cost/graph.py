@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from ..core.op import OPS
 from ..core.tensor import Tensor, TensorLike
-from ..errors import ArgumentError, RuleError
+from ..errors import ArgumentError, DtypeError, RuleError
 from .dot import dot_text
 from .drawing import draw
 from .formula import written
@@ -252,10 +252,12 @@ def trace(f: Any, *args: Any, **kwargs: Any) -> Any:
     Where f is no function this is the op `trace(x, offset=0, axis1=0, axis2=1)`; see `pb.linalg.trace`.
 
     Raises:
-        TapeError: f returns no tensor of floating point. ArgumentError: `argnums` names no argument. DeviceError: f
-        reads numbers, or a shape in it depends on them.
+        TapeError: f returns no tensor of floating point. ArgumentError: `argnums` names no argument. DtypeError: f is
+        no function. DeviceError: f reads numbers, or a shape in it depends on them.
     """
     if not callable(f):
+        if not (hasattr(f, "dtype") or isinstance(f, list | tuple)):
+            raise DtypeError(f"trace: its first argument is a function, or a matrix; got {type(f).__name__}")
         return OPS["trace"].call(f, *args, **kwargs)
     if kwargs.keys() - {"argnums"}:
         raise ArgumentError(

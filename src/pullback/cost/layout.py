@@ -6,7 +6,7 @@ from math import ceil, sqrt
 
 from .boxes import Box
 
-__all__ = ["Layout", "Path", "lay_out", "twig_places"]
+__all__ = ["TWIG_HEIGHT", "Layout", "Path", "box_height", "inches", "lay_out", "twig_places"]
 
 HEIGHT, TWIG_HEIGHT = 0.5, 0.27  # of a box and of a leaf at its side
 LINE = 0.17  # of a line of text beyond the second
@@ -71,9 +71,9 @@ def lay_out(boxes: list[Box]) -> Layout:
     twigs = [twig for box in boxes for twig in box.twigs]
     layout = Layout(
         boxes,
-        box_width=max(1.5, _inches(texts, 8.5) + 0.2),
-        twig_width=max(0.8, _inches([t.name for t in twigs], 7.5) + 0.2),
-        stem=max(0.7, _inches([t.shape for t in twigs], 7.0) + 0.3),
+        box_width=max(1.5, inches(texts, 8.5) + 0.2),
+        twig_width=max(0.8, inches([t.name for t in twigs], 7.5) + 0.2),
+        stem=max(0.7, inches([t.shape for t in twigs], 7.0) + 0.3),
     )
     rows = _rows(boxes)
     titles = [TITLE if any(box.layer for box in row) else 0.0 for row in rows]
@@ -93,7 +93,7 @@ def lay_out(boxes: list[Box]) -> Layout:
     return layout
 
 
-def _inches(texts: Sequence[str], points: float) -> float:
+def inches(texts: Sequence[str], points: float) -> float:
     """The width of the longest text, at most: sans-serif letters are about 0.6 as wide as high."""
     return max(map(len, texts), default=0) * points * 0.6 / 72
 

@@ -43,11 +43,12 @@ def parameter_names(roots: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def closed_over(f: Any, depth: int = 3) -> Iterator[tuple[str, Any]]:
-    """Tensors and arrays among the variables that a function closes over, also inside of lists, dicts and modules."""
+    """Tensors and arrays that a function closes over or has as defaults, also inside of lists, dicts and modules."""
     if not (isfunction(f) or ismethod(f)):
         return
     variables = getclosurevars(f)
-    for name, value in {**variables.globals, **variables.nonlocals}.items():
+    defaults = {p.name: p.default for p in signature(f).parameters.values() if p.default is not Parameter.empty}
+    for name, value in {**variables.globals, **variables.nonlocals, **defaults}.items():
         if callable(getattr(value, "parameters", None)) and callable(getattr(value, "buffers", None)):
             for path, x in {**value.parameters(), **value.buffers()}.items():
                 yield f"{name}.{path}", x

@@ -57,6 +57,8 @@ def _operator(name: str, reflected: bool) -> Callable[[Any, Any], Term]:
         if name == "multiply" and parts[0].op == "expand_dims" and min(a.shape[-1], b.ndim) == 1:
             rows = parts[1].parts[0] if parts[1].op == "expand_dims" else parts[1]
             return term(value, call("outer", [parts[0].parts[0], rows]))
+        if name == "matmul" and parts[0].op == "expand_dims" and a.shape[:-1] == (1,):
+            parts[0] = parts[0].parts[0]  # a vector on the left is a row
         return term(value, call(name, parts))
 
     return run
@@ -134,8 +136,10 @@ def _applied(name: str) -> Callable[..., Any]:
         if isinstance(value, tuple):
             return type(value)(*(term(v, call(f"{name}.{i}", _parts(args))) for i, v in enumerate(value)))
         given = args[0] if args else None
-        if name in _SHAPING and isinstance(given, Term) and (given.shape, given.dtype) == (value.shape, value.dtype):
-            return Term(value, given.formula)
+        if name in _SHAPING and isinstance(given, Term):
+            same = (given.shape, given.dtype) == (value.shape, value.dtype)
+            if same or (name == "sum_to" and given.size == value.size):  # only axes of length 1 go
+                return Term(value, given.formula)
         named = {a.name: a.default for a in arguments if a.name in kwargs}
         options = {key: _formula(x) for key, x in kwargs.items() if x is not named.get(key)}
         return term(value, call(name, _parts(args, arguments), options))

@@ -217,7 +217,9 @@ def traced(name: str, f: Callable[..., Any], args: Sequence[Any], argnums: Any) 
                 f"{name}: {error}. A function is traced on shapes: what it does may depend on shapes and on Python "
                 "values, not on the numbers in a tensor; write pb.where for a choice by numbers"
             ) from error
-        yield Traced(title_of(f), trace, watch, _known(f, trace, watch, given), _ends(trace, args, asked, argnums))
+        yield Traced(
+            title_of(f), trace, watch, _known(f, trace, watch, given), _ends(name, trace, args, asked, argnums)
+        )
 
 
 def _known(f: Any, trace: Trace, watch: Watch, given: Sequence[tuple[str, Any]]) -> dict[int, str]:
@@ -234,14 +236,14 @@ def _known(f: Any, trace: Trace, watch: Watch, given: Sequence[tuple[str, Any]])
     return known
 
 
-def _ends(trace: Trace, args: Sequence[Any], asked: Collection[int], argnums: Any) -> list[Any]:
+def _ends(name: str, trace: Trace, args: Sequence[Any], asked: Collection[int], argnums: Any) -> list[Any]:
     """The nodes that are differentiated by: as asked, else parameters, else all floating-point arguments."""
     if argnums is not None:
         numbers = [i for i, x in enumerate(args) for _ in trees.flatten(x)[0]]
         made = [x for i, (_, x) in zip(numbers, trace.given, strict=True) if i in asked]
         ends = [x.node for x in made if isinstance(x, Tensor) and x.node is not None]
         if not ends:
-            raise ArgumentError(f"argnums {argnums}: there is no floating-point number in these arguments")
+            raise ArgumentError(f"{name}: argnums {argnums}: there is no floating-point number in these arguments")
         return ends
     leaves = [made.node for x, made in trace.given if isinstance(x, Tensor) and x.is_leaf and made.node is not None]
     leaves += trace.leaves.values()
