@@ -136,12 +136,12 @@ def of_loop(function: np.ufunc, operands: Sequence[Any], out: np.ndarray) -> int
     return out.size if is_float(result) and any(is_float(kind) for kind in ins) else 0
 
 
-def of_joining(operands: Sequence[Any], out: np.ndarray) -> int:
+def of_joining(operands: Sequence[Any], out: np.ndarray, **_: Any) -> int:
     """A reduction joins the n numbers of each result by n - 1 operations."""
     return max(operands[0].size - out.size, 0) if is_float(out.dtype) else 0
 
 
-def of_mean(operands: Sequence[Any], out: np.ndarray) -> int:
+def of_mean(operands: Sequence[Any], out: np.ndarray, **_: Any) -> int:
     return of_joining(operands, out) + (out.size if is_float(out.dtype) else 0)
 
 
@@ -160,11 +160,11 @@ def of_cross(operands: Sequence[Any], out: np.ndarray, **_: Any) -> int:
     return 3 * out.size if is_float(out.dtype) else 0
 
 
-def of_outer(operands: Sequence[Any], out: np.ndarray) -> int:
+def of_each(operands: Sequence[Any], out: np.ndarray, **_: Any) -> int:
     return out.size if is_float(out.dtype) else 0
 
 
-def products_of_matmul(operands: Sequence[Any], out: np.ndarray) -> int:
+def products_of_matmul(operands: Sequence[Any], out: np.ndarray, **_: Any) -> int:
     """Each number is a sum of as many products as the left one has columns."""
     return int(out.size * operands[0].shape[-1])
 
@@ -181,12 +181,11 @@ def products_of_vecdot(operands: Sequence[Any], out: np.ndarray, axis: int = -1,
 
 _ADDING: dict[str, Callable[..., int]] = dict.fromkeys(("sum", "prod", "max", "min"), of_joining) | {
     "mean": of_mean, "cumulative_sum": of_scan, "cumulative_prod": of_scan, "trace": of_trace, "cross": of_cross,
-    "outer": of_outer,
+    **dict.fromkeys(("outer", "round", "clip", "erf", "erfc"), of_each),
 }  # fmt: skip
 _MULTIPLYING: dict[str, Callable[..., int]] = {
     "matmul": products_of_matmul, "tensordot": products_of_tensordot, "vecdot": products_of_vecdot,
 }  # fmt: skip
-_ONE_EACH = {"round", "clip", "erf", "erfc"}  # elementwise, and no ufuncs with loops that can be asked
 _MOVING = {"positive"}  # a ufunc that copies
 UNWRITTEN = {"empty", "empty_like"}
 FILLING = {"zeros_like", "ones_like", "full_like"}  # they look at the shape of their argument
@@ -197,16 +196,10 @@ def operations(name: str, function: Any, operands: Sequence[Any], out: Any, opti
     if not isinstance(out, np.ndarray) or name in _MOVING:
         return 0, 0
     if name in _MULTIPLYING:
-        if "axis" not in options and "axes" not in options:
-            options = {}
         count = _MULTIPLYING[name](operands, out, **options) if is_float(out.dtype) else 0
         return 2 * count, count
     if name in _ADDING:
-        if name in ("sum", "prod", "max", "min", "mean", "outer"):
-            options = {}
         return _ADDING[name](operands, out, **options), 0
-    if name in _ONE_EACH:
-        return (out.size if is_float(out.dtype) else 0), 0
     return (of_loop(function, operands, out) if isinstance(function, np.ufunc) else 0), 0
 
 

@@ -151,6 +151,11 @@ def test_a_function_of_a_number_is_executed_once_for_each(name: str):
     assert executed(getattr(np, name), x).total() == predicted(standard, x).flops == 6
 
 
+@pytest.mark.parametrize("bounds", [((3,), (2, 1)), ((2, 3), (2, 3)), ((), ())], ids=str)
+def test_clipping_is_one_function_of_each_number(bounds: Any):
+    assert predicted("clip", random(2, 3), *[random(*shape) for shape in bounds]).flops == 6
+
+
 def test_cross_executes_two_products_and_a_difference_for_each_number():
     a, b = random(4, 3), random(4, 3)
     counts = Counts()

@@ -6,7 +6,7 @@ cast to be computed with count. Comparisons, logic, choices, casts, copies and s
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import prod
 from typing import Any
 
@@ -76,10 +76,10 @@ def _in_place(name: str, x: MetaArray, other: Any) -> MetaArray:
 
 
 def _clip(x: Any, low: Any = None, high: Any = None) -> Any:
-    for name, bound in (("maximum", low), ("minimum", high)):
-        if bound is not None:
-            x = FUNCTIONS[name](x, bound)
-    return x
+    return _clipped(x, *[bound for bound in (low, high) if bound is not None])
+
+
+_clipped = _elementwise("clip", lambda x, *bounds: reduce(np.maximum, bounds, x))
 
 
 def _reduced(x: MetaArray, axis: Any, keepdims: bool) -> tuple[tuple[int, ...], list[int]]:
