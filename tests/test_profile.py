@@ -276,6 +276,16 @@ def test_no_array_and_no_module_is_held():
     assert p.lines
 
 
+def test_what_a_checkpoint_holds_is_not_held():
+    x = matrix()
+    with pb.profile() as p:
+        pb.grad(FUNCTIONS["a checkpoint"])(x)
+    gone = weakref.ref(x.data)
+    del x
+    assert gone() is None
+    assert p.by_op["checkpoint"]["vjp"].calls == 1
+
+
 def test_two_threads_profile_side_by_side_and_only_themselves():
     x, found, ready = matrix(), {}, threading.Barrier(3)
 

@@ -16,8 +16,7 @@ from ..core.op import OPS, Op, wrapped_bodies
 from ..core.recording import Observer
 from ..errors import ArgumentError
 from ..io.atomic import replacing
-from .ledger import Count
-from .signatures import BODY, PULL, PUSH, owner, pulled_facts, pushed_facts, settled, sketch, sketches, work_of
+from .signatures import BODY, PULL, PUSH, Work, owner, pulled_facts, pushed_facts, sketch, sketches, works_of
 from .timeline import Event, Span, placed, trace_of
 from .timings import Line, Timing, lines_of, rates_of, summed, text_of
 
@@ -158,26 +157,13 @@ class Profile(Observer):
         return placed(self.events, self._begun, self._ends())
 
     @cached_property
-    def _counts(self) -> list[Count | None]:
-        known: dict[str, Count | None] = {}
-        found = []
-        for event in self.events:
-            count = None
-            if event.facts is not None:
-                facts = settled(event.what, event.facts)
-                key = repr((event.what, id(event.op), facts))
-                if key not in known:
-                    known[key] = work_of(event.what, event.op, facts)
-                count = known[key]
-            elif event.what in (PULL, PUSH):
-                count = Count()  # of a function with rules of its own: what it does is told op by op
-            found.append(count)
-        return found
+    def _works(self) -> list[Work]:
+        return list(works_of((event.what, event.op, event.facts) for event in self.events))
 
     @cached_property
     def lines(self) -> list[Line]:
         """One line for each op, layer, phase, device and dtype, by falling time."""
-        return lines_of(self.events, self._placed[0], self._counts)
+        return lines_of(self.events, self._placed[0], self._works)
 
     @property
     def seconds(self) -> float:
@@ -223,7 +209,7 @@ class Profile(Observer):
         import json
 
         trace = trace_of(
-            self.events, [Span(*span) for span in self.spans], self._placed[0], self._counts, {"seconds": self.seconds}
+            self.events, [Span(*span) for span in self.spans], self._placed[0], self._works, {"seconds": self.seconds}
         )
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(trace), encoding="utf-8")
@@ -325,7 +311,7 @@ class _Walking:
         if kind is None:
             end = backend.mark()
             if not p.inside:
-                facts = None
+                op, facts = op.name, None  # the op holds the arguments of the function
             elif found is not None:
                 facts = *facts, tuple([n in found for n in parents])
             p.log.append((what, op, p.phase, p.layer, backend, start, end, first, facts))

@@ -1,7 +1,8 @@
 """Calls of ops by the shapes that they met, and what such a call does: it runs again on arrays without numbers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,21 +20,19 @@ __all__ = [
     "BODY",
     "PULL",
     "PUSH",
-    "arrays_of",
-    "dtype_of",
+    "Work",
     "owner",
     "pulled_facts",
     "pushed_facts",
-    "settled",
     "sketch",
     "sketches",
-    "work_of",
+    "works_of",
 ]
 
 BODY, PULL, PUSH = "body", "vjp", "jvp"
 
-_PLAIN = frozenset({int, float, bool, str, type(None)})
-_ARRAY, _SEVERAL = object(), object()
+_PLAIN = frozenset({int, str, type(None)})
+_ARRAY, _SEVERAL, _NUMBER = object(), object(), object()
 _NOTHING = id(None)
 
 
@@ -44,6 +43,8 @@ def sketch(x: Any) -> Any:
         return x
     if kind in BACKENDS:
         return _ARRAY, x.shape, getattr(x, "strides", None), x.dtype
+    if kind is float or kind is bool:
+        return _NUMBER, kind, x  # an equal integer is not the same
     if kind is Tensor:
         return sketch(x.data)
     if isinstance(x, tuple | list):
@@ -90,7 +91,8 @@ def pushed_facts(e: Equation, tangents: dict[Any, Any]) -> tuple[Any, ...]:
 def settled(what: str, facts: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same facts for all calls that do the same: each parent by the first position where it stands."""
     if what == BODY:
-        return facts
+        args, named = facts
+        return args, tuple(named.items())
     recorded, fit, saved, given, parents, *rest = facts
     return recorded, fit, saved, given, tuple([None if n == _NOTHING else parents.index(n) for n in parents]), *rest
 
@@ -102,18 +104,6 @@ def _is_recorded(value: Any) -> bool:
     return value.__class__ is Tensor
 
 
-def dtype_of(facts: Any) -> str:
-    """The name of the first floating-point dtype that a call met; empty where there is none."""
-    return next((str(canonical_dtype(dtype)) for _, dtype in _arrays(facts) if is_floating(dtype)), "")
-
-
-def arrays_of(facts: Any) -> list[str]:
-    """The arrays that a call met, such as "float32 128 x 784"."""
-    return [
-        f"{canonical_dtype(dtype)} {' x '.join(map(str, shape)) or 'of one number'}" for shape, dtype in _arrays(facts)
-    ]
-
-
 def _arrays(facts: Any) -> Iterator[tuple[Any, Any]]:
     """Shape and dtype of every array in the facts of a call."""
     if facts.__class__ is tuple and facts and facts[0] is _ARRAY:
@@ -121,12 +111,51 @@ def _arrays(facts: Any) -> Iterator[tuple[Any, Any]]:
     elif isinstance(facts, tuple | list):
         for part in facts:
             yield from _arrays(part)
-    elif isinstance(facts, dict):
-        yield from _arrays(list(facts.values()))
 
 
-def work_of(what: str, op: Op, facts: tuple[Any, ...]) -> Count | None:
-    """What one call does, as `pb.cost` counts it; None where that depends on numbers, or it does not run on shapes."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a call did.
+
+    Attributes:
+        count: As `pb.cost` counts it; None where that is not known.
+        dtype: The name of the first floating-point dtype that it met; empty where there was none.
+        arrays: All that it met, such as "float32 128 x 784".
+    """
+
+    count: Count | None = None
+    dtype: str = ""
+    arrays: tuple[str, ...] = ()
+
+
+def works_of(calls: Iterable[tuple[str, Op, Any]]) -> Iterator[Work]:
+    """What each call did, given as (what, op, facts); equal calls run once."""
+    known: dict[Any, Work] = {}
+    for what, op, given in calls:
+        if given is None:
+            # what a function with rules of its own does is told op by op; of an update nothing is known
+            yield Work(Count() if what in (PULL, PUSH) else None)
+            continue
+        facts = settled(what, given)
+        key: Any = what, op, facts
+        try:
+            work = known.get(key)
+        except TypeError:  # lists and slices have no hash
+            key = what, op, repr(facts)
+            work = known.get(key)
+        if work is None:
+            work = known[key] = _work(what, op, facts)
+        yield work
+
+
+def _work(what: str, op: Op, facts: tuple[Any, ...]) -> Work:
+    met = [(shape, canonical_dtype(dtype)) for shape, dtype in _arrays(facts)]
+    arrays = tuple(f"{dtype} {' x '.join(map(str, shape)) or 'of one number'}" for shape, dtype in met)
+    return Work(_count(what, op, facts), next((str(dtype) for _, dtype in met if is_floating(dtype)), ""), arrays)
+
+
+def _count(what: str, op: Op, facts: tuple[Any, ...]) -> Count | None:
+    """The ledger's count of a call; None where it depends on numbers, or does not run on shapes."""
     ledger = Ledger()
 
     def run() -> None:
@@ -143,11 +172,11 @@ def work_of(what: str, op: Op, facts: tuple[Any, ...]) -> Count | None:
     return ledger.total("forward")
 
 
-def _body(op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> Callable[[], Any]:
+def _body(op: Op, args: Sequence[Any], kwargs: Sequence[tuple[str, Any]]) -> Callable[[], Any]:
     if OPS.get(op.name) is not op:
         raise LookupError(op.name)
     run = getattr(ARRAYS[MetaArray], op.name)
-    given, named = [_stand_in(x) for x in args], {name: _stand_in(x) for name, x in kwargs.items()}
+    given, named = [_stand_in(x) for x in args], {name: _stand_in(x) for name, x in kwargs}
     return lambda: run(*given, **named)
 
 
@@ -200,6 +229,8 @@ def _stand_in(facts: Any) -> Any:
         if strides is None or strides == made.ghost.strides:
             return made
         return MetaArray(as_strided(made.ghost, shape, strides), made.buffer, True)
+    if facts[0] is _NUMBER:
+        return facts[2]
     if facts[0] is _SEVERAL:
         _, kind, *parts = facts
         inside = [_stand_in(part) for part in parts]

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..backends import Backend
-from .ledger import Count
-from .signatures import PULL, PUSH, arrays_of
+from .signatures import PULL, PUSH, Work
 
 __all__ = ["Event", "Span", "placed", "trace_of"]
 
@@ -17,13 +16,13 @@ class Event(NamedTuple):
 
     Attributes:
         what: "body", or `signatures.PULL`, or `signatures.PUSH`, or "update".
-        op: The op, or the name of an optimizer.
+        op: The op, or the name of an optimizer or of a function with rules of its own.
         phase: "forward", "vjp", "jvp" or "update".
         layer: The dotted name of the module.
         backend: Where it ran; marks are its.
         start, end: Marks around it.
         first: The index of the first event inside of it; its own where there is none.
-        facts: What `signatures.work_of` takes; None where that does not apply.
+        facts: What `signatures.works_of` takes; None where that does not apply.
     """
 
     what: str
@@ -81,7 +80,7 @@ def trace_of(
     events: Sequence[Event],
     spans: Sequence[Span],
     places: Sequence[tuple[float, float]],
-    counts: Sequence[Count | None],
+    works: Sequence[Work],
     notes: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The object that Perfetto reads, by the Trace Event Format: complete events ("X"), a row for each kind of device.
@@ -102,9 +101,9 @@ def trace_of(
             if inside:
                 start, end = min(p[0] for p in inside), max(p[1] for p in inside)
                 add(backend, start, end, rank, name=span.name, cat=span.kind, args={})
-    for i, (event, (start, end), count) in enumerate(zip(events, places, counts, strict=True)):
-        args: dict[str, Any] = {"phase": event.phase, "layer": event.layer, "arrays": arrays_of(event.facts)}
-        if count is not None:
+    for i, (event, (start, end), work) in enumerate(zip(events, places, works, strict=True)):
+        args: dict[str, Any] = {"phase": event.phase, "layer": event.layer, "arrays": work.arrays}
+        if (count := work.count) is not None:
             args |= {"flops": count.flops, "bytes read": count.read, "bytes written": count.written}
         name = PREFIXES.get(event.what, "") + event.name
         add(event.backend, start, end, len(spans) + len(events) - i, name=name, cat=event.phase, args=args)

@@ -1,13 +1,15 @@
 """Measured times, summed and set beside what was done and what this machine can do."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 from ..backends import backend_for
 from .ledger import Count
 from .rates import Rate, copy_rate, matmul_rate
-from .signatures import dtype_of
+from .signatures import Work
 from .tables import count_text, table
 from .timeline import PREFIXES, Event
 
@@ -92,22 +94,32 @@ def _share(amount: float | None, rate: Rate | None) -> float | None:
     return None if amount is None or rate is None else amount / rate.amount
 
 
-def lines_of(
-    events: Sequence[Event], places: Sequence[tuple[float, float]], counts: Sequence[Count | None]
-) -> list[Line]:
+def lines_of(events: Sequence[Event], places: Sequence[tuple[float, float]], works: Sequence[Work]) -> list[Line]:
     """One line for each op, layer, phase, device and dtype, by falling time. What is inside of an event is not its."""
-    sums: dict[tuple[str, str, str, str, str, str], Timing] = {}
-    for i, (event, (start, end), count) in enumerate(zip(events, places, counts, strict=True)):
+    sums: dict[tuple[str, str, str, str, str, str], tuple[list[float], Counter[Count | None]]] = {}
+    for i, (event, (start, end), work) in enumerate(zip(events, places, works, strict=True)):
         seconds, inside = end - start, i - 1
         while inside >= event.first:
             if events[inside].backend is event.backend:
                 seconds -= places[inside][1] - places[inside][0]
             inside = events[inside].first - 1
         rules = event.what if event.what in PREFIXES else ""
-        key = event.name, rules, event.layer, event.phase, event.backend.name, dtype_of(event.facts)
-        timing = Timing(1, max(seconds, 0.0), count)
-        sums[key] = sums[key] + timing if key in sums else timing
-    return sorted((Line(*key, timing) for key, timing in sums.items()), key=lambda line: -line.timing.seconds)
+        key = event.name, rules, event.layer, event.phase, event.backend.name, work.dtype
+        times, counts = sums.setdefault(key, ([], Counter()))
+        times.append(max(seconds, 0.0))
+        counts[work.count] += 1
+    lines = [Line(*key, Timing(len(times), fsum(times), _sum(counts))) for key, (times, counts) in sums.items()]
+    return sorted(lines, key=lambda line: -line.timing.seconds)
+
+
+def _sum(counts: Counter[Count | None]) -> Count | None:
+    """All counts as often as they are there; None if one is not known."""
+    total = Count()
+    for count, times in counts.items():
+        if count is None:
+            return None
+        total += count * times
+    return total
 
 
 def summed(lines: Sequence[Line], key: Callable[[Line], str]) -> dict[str, dict[str, Timing]]:
