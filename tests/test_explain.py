@@ -90,7 +90,7 @@ def test_the_text_of_a_net():
     text = str(pb.explain(lambda x, labels: pb.nn.cross_entropy(net(x), labels), x, labels))
     expected = [
         "1  h1 = gelu(x @ layers.0.weight + layers.0.bias) [128, 256] 51.54 Mflop MLP.layers.0",
-        "3  h2_bar = cross_entropy_slope(h3_bar, softmax(h2), labels) [128, 10] 1,409 flop 1 x 1,280, 5.12 kB",
+        "3  h2_bar = h3_bar * (1 / 128) * (softmax(h2) - one_hot(labels, 10)) [128, 10] 1,409 flop 1 x 1,280, 5.12 kB",
         "2  layers.1.weight_bar = h1^T @ h2_bar [256, 10] 655,360 flop 1,280 x 2,560, 13.11 MB",
         "1  delta1 = h1_bar * gelu'(x @ layers.0.weight + layers.0.bias) [128, 256] 392,960 flop",
         "1  layers.0.weight_bar = x^T @ delta1 [784, 256] 51.38 Mflop 32,768 x 200,704, 26.31 GB",
@@ -101,6 +101,19 @@ def test_the_text_of_a_net():
     for line in expected:
         assert line.replace(" ", "") in lines
     assert "x_bar" not in text  # nobody asked for it
+
+
+def test_a_loss_has_a_formula_where_it_is_short():
+    x, labels = np.zeros((4, 3)), np.zeros(4, "int64")
+    for options, formula in {
+        (): "x_bar = h1_bar * 0.25 * (softmax(x) - one_hot(labels, 3))",
+        (("reduction", "sum"),): "x_bar = h1_bar * (softmax(x) - one_hot(labels, 3))",
+        (("label_smoothing", 0.1),): "x_bar = cross_entropy_slope(h1_bar, softmax(x), labels, 0.1)",
+    }.items():
+        loss = lambda x, labels, options=options: pb.nn.cross_entropy(x, labels, **dict(options))  # noqa: E731
+        explanation = pb.explain(loss, x, labels)
+        assert steps_of(explanation) == [formula]
+        assert explanation.vjp == pb.cost(loss, x, labels).vjp.count
 
 
 def test_shared_factors_and_sums_of_branches():

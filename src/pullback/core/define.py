@@ -77,6 +77,7 @@ def op(
     standard: bool = True,
     promotes: bool = False,
     cost: Cost | None = None,
+    formula: Callable[..., Any] | None = None,
 ) -> Callable[[Body[P]], Callable[P, Tensor]]: ...
 @overload
 def op(
@@ -90,6 +91,7 @@ def op(
     standard: bool = True,
     promotes: bool = False,
     cost: Cost | None = None,
+    formula: Callable[..., Any] | None = None,
 ) -> Callable[[Body[P]], Callable[P, tuple[Tensor, ...]]]: ...
 def op(
     *rules: Rule | None,
@@ -102,6 +104,7 @@ def op(
     standard: bool = True,
     promotes: bool = False,
     cost: Cost | None = None,
+    formula: Callable[..., Any] | None = None,
 ) -> Any:
     """Define an op from its body and its rules.
 
@@ -120,6 +123,8 @@ def op(
         cost: What a body that calls functions without a known cost does. It takes the arguments of the op, arrays
             without numbers for its inputs, and gives ((shape, dtype) of the value, a list of them for several outputs,
             floating-point operations). The body of every other op is its own formula: see `pb.cost`.
+        formula: What `pb.explain` writes for the op where other rules call it: a body over other ops, or None where
+            there is none for these parameters. Without it the op is written as a call.
     """
 
     def decorate(forward: Any) -> Any:
@@ -129,7 +134,7 @@ def op(
         made = Op(
             forward, "op", rules, pushes,
             outputs=outputs or (), kept=kept, first=first, is_view=view, standard=standard, samples=samples,
-            promotes=promotes, cost=cost,
+            promotes=promotes, cost=cost, formula=formula,
         )  # fmt: skip
         return _publish(made, door(made))
 

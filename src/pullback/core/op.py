@@ -87,6 +87,7 @@ class Op:
         standard: Whether the body needs only the array API standard.
         promotes: Whether integers beside floating-point inputs take their dtype.
         cost: What the body does, where it calls functions without a known cost: see `core.define.op`.
+        formula: What `pb.explain` writes in place of a call of the op: see `core.define.op`.
         samples: A generator of `Sample`s from a `numpy.random.Generator`.
         first: What is done to the cotangent once, before the rules of all inputs, which see its value as `g`.
         bodies: The body for each class of array, with the namespace bound, or what the backend runs instead of it.
@@ -108,10 +109,12 @@ class Op:
         samples: Callable[[Any], Any] | None = None,
         promotes: bool = False,
         cost: Callable[..., Any] | None = None,
+        formula: Callable[..., Any] | None = None,
     ) -> None:
         self.name, self.forward, self.kind = forward.__name__, forward, kind
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
         self.first, self.promotes, self.cost = first, promotes or kind == "elementwise", cost
+        self.formula = formula
         self.bodies = _Bodies(self)
         fixed = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
         kind_of_result: Any = namedtuple(f"{self.name}_result", outputs) if fixed else None

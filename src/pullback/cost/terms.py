@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backends import backend_for
+from ..backends.meta.metering import metering
 from ..core.op import ARRAYS, MISSING, OPS
 from ..core.tape import Bundle
 from .formula import Formula, call, literal
@@ -128,7 +129,7 @@ TERMS = _Terms()
 
 def _applied(name: str) -> Callable[..., Any]:
     """An op over terms."""
-    arguments = OPS[name].arguments
+    arguments, formula = OPS[name].arguments, OPS[name].formula
 
     def run(*args: Any, **kwargs: Any) -> Any:
         raw = getattr(ARRAYS[backend_for("meta").array_types[0]], name)
@@ -140,6 +141,11 @@ def _applied(name: str) -> Callable[..., Any]:
             same = (given.shape, given.dtype) == (value.shape, value.dtype)
             if same or (name == "sum_to" and given.size == value.size):  # only axes of length 1 go
                 return Term(value, given.formula)
+        if formula is not None:
+            with metering(None):
+                made = formula(TERMS, *args, **kwargs)
+            if isinstance(made, Term):
+                return Term(value, made.formula)
         named = {a.name: a.default for a in arguments if a.name in kwargs}
         options = {key: _formula(x) for key, x in kwargs.items() if x is not named.get(key)}
         return term(value, call(name, _parts(args, arguments), options))

@@ -1,5 +1,6 @@
 """Cross-entropy of logits and integer labels: the loss of classification, forward in one op and backward in one."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -236,11 +237,22 @@ def _slope_samples(rng: Any) -> Any:
         yield Sample((cotangent, probabilities, labels), options)
 
 
+def _softmax_minus_target(
+    xp: Any, cotangent: Any, probabilities: Any, labels: Any,
+    label_smoothing: float = 0.0, ignore_index: Any = None, class_weights: Any = None, reduction: str = "mean",
+) -> Any:  # fmt: skip
+    if label_smoothing or ignore_index is not None or class_weights is not None or reduction == "none":
+        return None
+    share = cotangent * (1.0 / max(prod(labels.shape), 1)) if reduction == "mean" else cotangent
+    return share * (probabilities - xp.one_hot(labels, probabilities.shape[-1]))
+
+
 @op(
     _slope_by_cotangent,
     _slope_by_probabilities,
     None,
     constant_weights,
+    formula=_softmax_minus_target,
     jvp=(_push_of_cotangent, _slope_by_probabilities, None, constant_weights),
     samples=_slope_samples,
 )
