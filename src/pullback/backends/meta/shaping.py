@@ -85,8 +85,14 @@ def _reshape(given: Any, shape: Any, copy: bool | None = None) -> Any:
         ghost = np.reshape(x.ghost, shape, copy=False)
     except ValueError:
         lengths = np.broadcast_to(np.zeros((), np.int8), x.shape).reshape(shape).shape  # names a shape that is wrong
-        return work("reshape", fresh(lengths, x.dtype), [x])
-    return work("reshape", fresh(ghost.shape, x.dtype), [x]) if copy else view(x, ghost)
+        return _copied(x, lengths)
+    return _copied(x, ghost.shape) if copy else view(x, ghost)
+
+
+def _copied(x: MetaArray, shape: Sequence[int]) -> MetaArray:
+    """A copy that was reshaped, as NumPy does it."""
+    out = work("reshape", fresh(shape, x.dtype), [x])
+    return view(out, out.ghost)
 
 
 def _broadcast_arrays(*given: Any) -> list[Any]:
@@ -119,7 +125,8 @@ def _tile(given: Any, repetitions: Sequence[int]) -> Any:
     times = (1,) * (ndim - len(repetitions)) + tuple(repetitions)
     shape = (1,) * (ndim - x.ndim) + x.shape
     if all(n == 1 for n in times):
-        return work("tile", fresh(shape, x.dtype, kept(x.ghost.reshape(shape, copy=False))), [x])
+        out = work("tile", fresh(shape, x.dtype, kept(x.ghost.reshape(shape, copy=False))), [x])
+        return view(out, out.ghost) if ndim > x.ndim else out
     out = work("tile", fresh([n * k for n, k in zip(shape, times, strict=True)], x.dtype), [x])
     return view(out, out.ghost)
 
