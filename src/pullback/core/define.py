@@ -78,6 +78,7 @@ def op(
     promotes: bool = False,
     cost: Cost | None = None,
     formula: Callable[..., Any] | None = None,
+    jacobian: Rule | None = None,
 ) -> Callable[[Body[P]], Callable[P, Tensor]]: ...
 @overload
 def op(
@@ -92,6 +93,7 @@ def op(
     promotes: bool = False,
     cost: Cost | None = None,
     formula: Callable[..., Any] | None = None,
+    jacobian: Rule | None = None,
 ) -> Callable[[Body[P]], Callable[P, tuple[Tensor, ...]]]: ...
 def op(
     *rules: Rule | None,
@@ -105,6 +107,7 @@ def op(
     promotes: bool = False,
     cost: Cost | None = None,
     formula: Callable[..., Any] | None = None,
+    jacobian: Rule | None = None,
 ) -> Any:
     """Define an op from its body and its rules.
 
@@ -125,6 +128,8 @@ def op(
             floating-point operations). The body of every other op is its own formula: see `pb.cost`.
         formula: What `pb.explain` writes for the op where other rules call it: a body over other ops, or None where
             there is none for these parameters. Without it the op is written as a call.
+        jacobian: For an op of a vector, the Jacobian by its first input where that is had for no more than writing it:
+            a rule of saved values, with `g` the slope (what `first` makes of ones), that gives a matrix.
     """
 
     def decorate(forward: Any) -> Any:
@@ -134,7 +139,7 @@ def op(
         made = Op(
             forward, "op", rules, pushes,
             outputs=outputs or (), kept=kept, first=first, is_view=view, standard=standard, samples=samples,
-            promotes=promotes, cost=cost, formula=formula,
+            promotes=promotes, cost=cost, formula=formula, jacobian=jacobian,
         )  # fmt: skip
         return _publish(made, door(made))
 

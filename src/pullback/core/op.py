@@ -88,6 +88,7 @@ class Op:
         promotes: Whether integers beside floating-point inputs take their dtype.
         cost: What the body does, where it calls functions without a known cost: see `core.define.op`.
         formula: What `pb.explain` writes in place of a call of the op: see `core.define.op`.
+        jacobian: The Jacobian of a vector by the first input, where it is had at once: see `core.define.op`.
         samples: A generator of `Sample`s from a `numpy.random.Generator`.
         first: What is done to the cotangent once, before the rules of all inputs, which see its value as `g`.
         bodies: The body for each class of array, with the namespace bound, or what the backend runs instead of it.
@@ -109,11 +110,13 @@ class Op:
         samples: Callable[[Any], Any] | None = None,
         promotes: bool = False,
         cost: Callable[..., Any] | None = None,
+        jacobian: Rule | None = None,
         formula: Callable[..., Any] | None = None,
     ) -> None:
         self.name, self.forward, self.kind = forward.__name__, forward, kind
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
         self.first, self.promotes, self.cost = first, promotes or kind == "elementwise", cost
+        self.jacobian = jacobian
         self.formula = formula
         self.bodies = _Bodies(self)
         fixed = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
@@ -152,6 +155,7 @@ class Op:
         self._users = {name: [i for i, want in enumerate(wants) if name in want] for name in self.saves}
         kind = _Every if self.sequence else tuple
         self.bound_first = _bind(self.first, self.saves) if self.first else None
+        self.bound_jacobian = _bind(self.jacobian, self.saves) if self.jacobian else None
         self.bound_rules = kind([_bind(rule, self.saves) if rule else None for rule in self.rules])
         self.bound_pushes = self.bound_rules
         if self.pushes != self.rules:
