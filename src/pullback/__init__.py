@@ -24,6 +24,7 @@ from .transforms import (
     linearize,
     value_and_grad,
     vjp,
+    vmap,
 )
 
 __version__ = "0.1.0"

@@ -43,10 +43,12 @@ class Backend:
         xp: The native `Namespace` that bodies of ops run on. Beyond the standard it has `scatter_add`, `scatter_set`,
             `erf`, `erfc` and `dtype`.
         array_types: Classes of the arrays this backend owns.
-        absorbs: Whether arrays of other backends may stand beside its own, and count as such: they have no numbers.
+        absorbs: Whether its arrays have no numbers: those of other devices that stand beside them count as such.
+        rank: Arrays of a backend with a lower one may stand beside its own, and become such.
     """
 
     absorbs = False
+    rank = 0
     name: str
     xp: Namespace
     array_types: tuple[type, ...]
@@ -88,6 +90,11 @@ class Backend:
     def quiet(self) -> AbstractContextManager[Any]:
         """A context in which floating-point exceptions inside rules are not reported one op at a time."""
         return nullcontext()
+
+    def joined(self, array: Any, node: Any) -> tuple[Any, Any]:
+        """`array`, which is of a backend of lower rank and comes from `node` of the tape, as one of this backend, and
+        the node that it comes from then."""
+        return self.asarray(array), node
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         """What runs the op `name` on raw arrays here: `plain` (its body, with the namespace bound), or a faster

@@ -101,7 +101,7 @@ def _binary(op: Op) -> Callable[..., Any]:
                 elif b.__class__ is float and a.dtype in INTEGRAL:
                     a = BACKENDS[a.__class__].beside(a).astype(a, default_dtype())
         else:
-            (a, b), kind = together(op, (a, b), True)
+            (a, b), kind, (m, n) = together(op, (a, b), True, (m, n))
             body, fits = bodies[kind], False
         try:
             data = body(a, b)
@@ -145,7 +145,7 @@ def _ternary(op: Op) -> Callable[..., Any]:
             c = operand(op, z, op.inputs[2])
         kind = a.__class__
         if kind is not b.__class__ or (c is not None and kind is not c.__class__) or kind in WEAK:
-            (a, b, c), kind = together(op, (a, b, c), False)
+            (a, b, c), kind, (m, n, o) = together(op, (a, b, c), False, (m, n, o))
         body = bodies[kind]
         try:
             data = body(a, b, c)
@@ -218,7 +218,7 @@ def _general(op: Op) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         given = bind(args, kwargs)
-        nodes: list[Any] = []
+        nodes: Any = []
         arrays: Any = []
         kind: Any = None
         tracked, mixed = 0, promotes
@@ -239,7 +239,7 @@ def _general(op: Op) -> Callable[..., Any]:
         if kind is not None and kind not in WEAK and not mixed:
             body = bodies[kind]
         else:
-            arrays, kind = together(op, arrays, op.promotes)
+            arrays, kind, nodes = together(op, arrays, op.promotes, nodes)
             body = bodies[kind]
             for (place, _), array in zip(places, arrays, strict=True):
                 given[place] = array
@@ -267,11 +267,11 @@ def _sequence(op: Op) -> Callable[..., Any]:
         inputs = given[place]
         if not isinstance(inputs, list | tuple) or not inputs:
             raise ArgumentError(f"{op.name}: {names[place]} is a non-empty list or tuple of arrays; got {inputs!r}")
-        nodes = tuple(x.node if x.__class__ is Tensor else None for x in inputs)
+        nodes: Any = tuple(x.node if x.__class__ is Tensor else None for x in inputs)
         raw = [
             x.data if x.__class__ is Tensor else operand(op, x, f"{names[place]}[{i}]") for i, x in enumerate(inputs)
         ]
-        arrays, kind = together(op, raw, promotes=True)
+        arrays, kind, nodes = together(op, raw, True, nodes)
         given[place] = arrays
         try:
             value = run(bodies[kind], given)

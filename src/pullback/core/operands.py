@@ -34,8 +34,10 @@ def array_of(op: Op, x: Any, name: str) -> Any:
         raise type(error)(f"{op.name}: argument {name}: {error}") from error
 
 
-def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[Any], type]:
-    """Arrays that may meet in one op, and the class of one of them.
+def together(
+    op: Op, arrays: Sequence[Any], promotes: bool, nodes: Sequence[Any]
+) -> tuple[Sequence[Any], type, Sequence[Any]]:
+    """Arrays that may meet in one op, the class of one of them, and the nodes that they come from.
 
     One device is required. Python numbers stay weak beside an array and become arrays where none is, and in a sequence.
     For elementwise ops, integers and booleans beside floating-point arrays take their dtype; beside nothing but a
@@ -45,14 +47,10 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
     if not present:
         arrays = [a if a is None else as_array(a) for a in arrays]
         present = [a for a in arrays if a is not None]
-    backend: Any = BACKENDS[present[0].__class__]
-    if any(BACKENDS[a.__class__] is not backend for a in present[1:]):
-        backend = next((b for a in present if (b := BACKENDS[a.__class__]).absorbs), None)
-        if backend is None:
-            raise DeviceError(
-                f"{op.name}: its inputs are on different devices; move them with .to(): {inputs_met(op, arrays)}"
-            )
-        arrays = [a if a is None or a.__class__ in WEAK else backend.asarray(a) for a in arrays]
+    backends = {BACKENDS[a.__class__] for a in present}
+    backend = max(backends, key=lambda backend: backend.rank)
+    if len(backends) > 1:
+        arrays, nodes = _joined(op, arrays, nodes, backend)
         present = [a for a in arrays if a is not None and a.__class__ not in WEAK]
     if op.sequence and len(present) < len(arrays):
         arrays = present = [_like(present, a, backend) if a.__class__ in WEAK else a for a in arrays]
@@ -71,7 +69,20 @@ def together(op: Op, arrays: Sequence[Any], promotes: bool) -> tuple[Sequence[An
                 else backend.beside(a).astype(a, kind)
                 for i, a in enumerate(arrays)
             ]
-    return arrays, present[0].__class__
+    return arrays, present[0].__class__, nodes
+
+
+def _joined(op: Op, arrays: Sequence[Any], nodes: Sequence[Any], backend: Backend) -> tuple[list[Any], tuple[Any, ...]]:
+    """Arrays of several backends as arrays of the one of highest rank, if there is one."""
+    found = []
+    for a, node in zip(arrays, nodes, strict=True):
+        owner = backend if a is None or a.__class__ in WEAK else BACKENDS[a.__class__]
+        if owner is not backend and owner.rank == backend.rank:
+            raise DeviceError(
+                f"{op.name}: its inputs are on different devices; move them with .to(): {inputs_met(op, arrays)}"
+            )
+        found.append((a, node) if owner is backend else backend.joined(a, node))
+    return [a for a, _ in found], tuple([node for _, node in found])
 
 
 def _joint_dtype(floating: Sequence[Any]) -> Any:

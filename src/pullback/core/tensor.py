@@ -376,7 +376,7 @@ def as_array(value: TensorLike, backend: Any = None, device: str | None = None) 
     if kind in BACKENDS or (hasattr(array, "dtype") and hasattr(array, "shape")):
         owner = BACKENDS[kind]
         if backend is not None and (owner is not backend or device not in (None, owner.device_of(array))):
-            if backend.absorbs:
+            if backend.rank > owner.rank:
                 return backend.asarray(array)
             raise DeviceError(
                 f"an array on {owner.device_of(array)} where {device or backend.name} is needed; move it with .to()"

@@ -86,7 +86,7 @@ class _Weights:
     Attributes:
         hit, rest: Of each row, (n,).
         spread: Of each class, (C,); None without smoothing.
-        total: What the mean divides by.
+        total: What the mean divides by, in float32 or wider; `share` is its inverse in the dtype of the scores.
     """
 
     def __init__(
@@ -105,7 +105,9 @@ class _Weights:
             row = row * weights[labels]
         self.hit = row * (1.0 - label_smoothing)
         self.spread = weights * (label_smoothing / classes) if label_smoothing else None
-        self.total = float(xp.sum(widened(xp, row))) or 1.0
+        total = xp.sum(widened(xp, row))
+        self.total = xp.where(total == 0, xp.ones_like(total), total)
+        self.share = xp.astype(1.0 / self.total, dtype, copy=False)
 
     def coefficient(self, xp: Any) -> Any:
         """What the softmax of each row is multiplied by in the gradient, (n,)."""
@@ -191,7 +193,7 @@ def cross_entropy(
         if weights.spread is not None:
             all_classes = xp.sum(weights.spread) * log_sums - z @ weights.spread
             losses += weights.rest * xp.where(weights.rest == 0, none, all_classes)
-        divisor = weights.total
+        divisor = xp.astype(weights.total, z.dtype, copy=False)
     if reduction == "none":
         out = losses if losses.shape == labels.shape else xp.reshape(losses, logits.shape[:-1])
     else:
@@ -278,7 +280,7 @@ def cross_entropy_slope(
         cotangent = xp.reshape(cotangent, (rows, 1))
     if label_smoothing or counted is not None or class_weights is not None:
         weights = _Weights(xp, flat, counted, class_weights, label_smoothing, classes, p.dtype)
-        scale = cotangent * (1.0 / weights.total) if reduction == "mean" else cotangent
+        scale = cotangent * weights.share if reduction == "mean" else cotangent
         out = p * (scale * weights.coefficient(xp)[:, None])
         if weights.spread is not None:
             out -= scale * (weights.rest[:, None] * weights.spread)
@@ -311,5 +313,5 @@ def cross_entropy_weights(
     labels = xp.asarray(labels)
     flat, counted = _flat_labels(xp, labels, classes, ignore_index)
     weights = _Weights(xp, flat, counted, class_weights, label_smoothing, classes, xp.dtype(dtype))
-    divisor = weights.total if reduction == "mean" else 1.0
-    return xp.reshape(weights.coefficient(xp) * (1.0 / divisor), (*labels.shape, 1))
+    coefficient = weights.coefficient(xp)
+    return xp.reshape(coefficient * weights.share if reduction == "mean" else coefficient, (*labels.shape, 1))

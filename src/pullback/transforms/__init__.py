@@ -5,7 +5,9 @@ from .checkpoint import checkpoint
 from .custom import custom_rule
 from .forward import hessian, hvp, jvp, linearize
 from .reverse import grad, value_and_grad, vjp
+from .vmap import vmap
 
 __all__ = [
     "chain_plan", "checkpoint", "custom_rule", "grad", "hessian", "hvp", "jvp", "linearize", "value_and_grad", "vjp",
+    "vmap",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 from .. import trees
@@ -11,7 +12,11 @@ from ..core.tape import HEAD, Equation, equation, pull, push, reaching, tape_of,
 from ..core.tensor import Tensor, asarray
 from ..errors import DeviceError, DtypeError, ShapeError
 
-__all__ = ["Trace", "checked_like", "require_function", "zeros_like"]
+__all__ = ["Trace", "checked_like", "inside", "require_function", "zeros_like"]
+
+
+inside: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("inside", default=None)
+"""In a function that is mapped: what makes a tensor one of each example, so that derivatives by it are by example."""
 
 
 class Trace:
@@ -55,6 +60,8 @@ class Trace:
                 f"{self.name}: argument {number} holds {x.dtype}; "
                 "derivatives are taken with respect to floating-point numbers"
             )
+        if (by_example := inside.get()) is not None:
+            x = by_example(x)
         return Tensor(x.data, equation(HEAD, (x.node,), (), None))
 
     def close(self, outputs: Sequence[Any]) -> None:
@@ -76,11 +83,11 @@ class Trace:
         return trees.map(lambda x: Tensor(x.data) if isinstance(x, Tensor) else x, tree)
 
     def pull(self, cotangents: Sequence[Any], free: bool = False) -> list[Tensor]:
-        """Cotangents of the heads for cotangents of the outputs."""
-        higher = recording() and (self.joined or any(g.node is not None for g in cotangents))
+        """Cotangents of the heads for cotangents of the outputs; None stands for zero."""
+        higher = recording() and (self.joined or any(g is not None and g.node is not None for g in cotangents))
         found: dict[Any, Any] = {}
         for x, g in zip(self.outputs, cotangents, strict=True):
-            if x is not None and x.node is not None and x.node in self.wanted:
+            if g is not None and x is not None and x.node is not None and x.node in self.wanted:
                 g = g if higher else g.data
                 found[x.node] = found[x.node] + g if x.node in found else g
         if found:
@@ -88,10 +95,11 @@ class Trace:
                 pull(self.tape, found, higher, self.wanted, free and not higher)
         return [self._result(found.get(end), head) for end, head in zip(self.ends, self.flat_heads, strict=True)]
 
-    def push(self, tangents: Sequence[Tensor]) -> list[Tensor]:
-        """Tangents of the outputs for tangents of the heads."""
-        higher = recording() and (self.joined or any(t.node is not None for t in tangents))
-        found = {end: t if higher else t.data for end, t in zip(self.ends, tangents, strict=True)}
+    def push(self, tangents: Sequence[Any]) -> list[Tensor]:
+        """Tangents of the outputs for tangents of the heads; None stands for zero."""
+        higher = recording() and (self.joined or any(t is not None and t.node is not None for t in tangents))
+        given = zip(self.ends, tangents, strict=True)
+        found = {end: t if higher else t.data for end, t in given if t is not None}
         with self.walking():
             push(self.tape, found, higher)
         return [self._result(found.get(x.node), x) if x is not None else asarray(0.0) for x in self.outputs]

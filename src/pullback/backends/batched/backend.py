@@ -1,0 +1,140 @@
+"""The backend of arrays of many examples: ops, rules and walks run on them as on one example."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import MethodType
+from typing import Any
+
+import numpy as np
+
+from ...errors import ArgumentError
+from ..base import Backend, Namespace, isdtype
+from ..registry import BACKENDS
+from . import functions, indexing, products
+from .array import BatchedArray, Frame, current_frame, innermost, leaked, within
+
+__all__ = ["BatchedBackend", "batched_backend"]
+
+_CONSTANTS = """e inf nan newaxis pi finfo iinfo result_type bool float16 float32 float64 int8 int16 int32 int64 uint8
+uint16 uint32 uint64"""
+FUNCTIONS = functions.FUNCTIONS | indexing.FUNCTIONS | products.FUNCTIONS
+
+
+def _to_numpy(x: BatchedArray) -> Any:
+    raise ArgumentError(
+        f"vmap: the numbers of {x.frame.size} examples are asked for where the function sees one; "
+        "branch by pb.where, and read results outside"
+    )
+
+
+def _any_example(x: BatchedArray) -> Any:
+    while isinstance(x, BatchedArray):
+        x = x.data
+    return x.any()
+
+
+FUNCTIONS |= {"to_numpy": _to_numpy, "any_example": _any_example}
+
+
+def _stayed(x: BatchedArray, device: str, source: str) -> BatchedArray:
+    """`x`, if that is where it is."""
+    if device != source:
+        raise ArgumentError(f"vmap: an array cannot go from {source} to {device} inside; move it before")
+    return x
+
+
+def _in_its_frame(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`run(*args, **kwargs)` where new arrays belong to the frame of its arrays: walks may run outside of all."""
+    parts = (x for given in args for x in (given if isinstance(given, list | tuple) else (given,)))
+    frames = [x.frame for x in parts if isinstance(x, BatchedArray)]
+    frame = max(frames, key=lambda frame: frame.level, default=None)
+    if frame is None or frame is current_frame():
+        return run(*args, **kwargs)
+    with within(frame):
+        return run(*args, **kwargs)
+
+
+class BatchedBackend(Backend):
+    """Arrays of many examples that look like one. They stand beside arrays of any device, which all examples share."""
+
+    name = "batched"
+
+    def __init__(self, level: int) -> None:
+        self.rank = 1 + level
+        kind = type(f"BatchedArray{level}", (BatchedArray,), {"__slots__": ()})
+        self.array_types = (kind,)
+        constants = {name: getattr(np, name) for name in _CONSTANTS.split()}
+        self.xp = Namespace(products, **constants, **FUNCTIONS, dtype=np.dtype, isdtype=isdtype)
+
+    def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
+        if isinstance(data, self.array_types):
+            return FUNCTIONS["asarray"](data, dtype=dtype, copy=copy)
+        return data  # functions take what is shared by all examples as it is
+
+    def joined(self, array: Any, node: Any) -> tuple[Any, Any]:
+        frame = innermost()
+        if frame.kind not in self.array_types:
+            raise leaked()
+        return frame.join(frame, array, node)
+
+    def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        return MethodType(_in_its_frame, _stayed if name == "to_device" else plain)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        found: np.ndarray = _to_numpy(array)
+        return found
+
+    def device_of(self, array: Any) -> str:
+        return str(array.frame.backend.device_of(_numbers(array)))
+
+    def on(self, device: str | None) -> Any:
+        return innermost().backend.on(device)
+
+    @contextmanager
+    def walking(self, array: Any) -> Iterator[None]:
+        with within(array.frame), array.frame.backend.walking(_numbers(array)):
+            yield
+
+    def beside(self, array: Any) -> Any:
+        return _Beside(self.xp, array.frame)
+
+    def nonfinite(self, arrays: Any) -> Any:
+        return arrays[0].frame.backend.nonfinite([_numbers(x) for x in arrays])
+
+
+class _Beside:
+    """The namespace, with new arrays made in a frame."""
+
+    def __init__(self, xp: Namespace, frame: Frame) -> None:
+        self._xp, self._frame = xp, frame
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._xp, name)
+        if not callable(found) or isinstance(found, type):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with within(self._frame):
+                return found(*args, **kwargs)
+
+        return call
+
+
+def _numbers(x: Any) -> Any:
+    """The array with numbers beneath all frames."""
+    while isinstance(x, BatchedArray):
+        x = x.data
+    return x
+
+
+@cache
+def batched_backend(level: int) -> BatchedBackend:
+    """The backend of arrays of a level; an inner one takes those of outer ones along."""
+    made = BatchedBackend(level)
+    BACKENDS[made.array_types[0]] = made
+    return made
+
+
+BatchedArray.call = staticmethod(lambda name, *args: FUNCTIONS[name](*args))
+BatchedArray.space = batched_backend(1).xp

@@ -1,0 +1,225 @@
+"""vmap: a function of one example, mapped over many at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from .. import trees
+from ..backends import BACKENDS
+from ..backends.batched.array import BatchedArray, Frame, current_frame, within
+from ..backends.batched.backend import batched_backend
+from ..core.op import ARRAYS, TENSORS, Array, Op
+from ..core.recording import recording
+from ..core.tape import equation
+from ..core.tensor import Tensor, asarray
+from ..errors import ArgumentError, ShapeError
+from ..shapes import normalize_axis
+from .trace import inside, require_function
+
+__all__ = ["new_frame", "vmap"]
+
+
+# --- into a frame and out of it ---------------------------------------------------------------------------------------
+# Both are linear. A cotangent of an array that all examples share is the sum of what the examples give it.
+
+
+def _moved(array: Any, source: int, destination: int) -> Any:
+    return (
+        array if source == destination else BACKENDS[array.__class__].beside(array).moveaxis(array, source, destination)
+    )
+
+
+def _enter(x: Any, axis: int | None, frame: Frame) -> Any:
+    return frame.array(x, False) if axis is None else frame.array(_moved(x, axis, 0), True)
+
+
+def _leave(x: Any, axis: int, frame: Frame) -> Any:
+    """The raw array of an array of the frame, with the examples along `axis`."""
+    if not (isinstance(x, BatchedArray) and x.frame is frame):
+        x = frame.array(x, False)
+    if x.batched:
+        return _moved(x.data, 0, axis)
+    space = BACKENDS[x.data.__class__].beside(x.data)
+    shape = (*x.data.shape[:axis], frame.size, *x.data.shape[axis:])
+    return space.broadcast_to(space.expand_dims(x.data, axis=axis), shape)
+
+
+def _enter_body(xp: Any, x: Array, axis: int | None, frame: Frame) -> Any:
+    return _enter(x, axis, frame)
+
+
+def _leave_body(xp: Any, x: Array, axis: int, frame: Frame) -> Any:
+    return _leave(x, axis, frame)
+
+
+def _pull_enter(xp: Any, g: Any, axis: int | None, frame: Frame) -> Any:
+    if xp is TENSORS:
+        out = left(g, axis or 0, frame)
+        return out if axis is not None else TENSORS.sum(out, axis=0)
+    out = _leave(g, axis or 0, frame)
+    return out if axis is not None else ARRAYS[out.__class__].sum(out, axis=0)
+
+
+def _pull_leave(xp: Any, g: Any, axis: int, frame: Frame) -> Any:
+    return entered(g, axis, frame) if xp is TENSORS else _enter(g, axis, frame)
+
+
+def _push_enter(xp: Any, t: Any, axis: int | None, frame: Frame) -> Any:
+    return entered(t, axis, frame) if xp is TENSORS else _enter(t, axis, frame)
+
+
+def _push_leave(xp: Any, t: Any, axis: int, frame: Frame) -> Any:
+    return left(t, axis, frame) if xp is TENSORS else _leave(t, axis, frame)
+
+
+ENTER = Op(_enter_body, "op", [_pull_enter], [_push_enter], is_view=True)
+LEAVE = Op(_leave_body, "op", [_pull_leave], [_push_leave], is_view=True)
+
+
+def _recorded(op: Op, array: Any, node: Any, axis: int | None, frame: Frame) -> Any:
+    """The node of what `op` made of something at `node`; None where nothing is recorded."""
+    if node is None or not recording():
+        return None
+    given = {"axis": axis, "frame": frame}
+    return equation(op, (node,), tuple([given[name] for name in op.saves]), None)
+
+
+def entered(x: Tensor, axis: int | None, frame: Frame) -> Tensor:
+    """`x` as a tensor of one example: its examples stand along `axis`; None: all share it.
+
+    It goes through all frames around: each adds up the cotangents of its examples.
+    """
+    outer = frame.outer
+    if outer is not None and not (isinstance(x.data, BatchedArray) and x.data.frame is outer):
+        x = entered(x, None, outer)
+    return Tensor(_enter(x.data, axis, frame), _recorded(ENTER, x.data, x.node, axis, frame))
+
+
+def left(x: Tensor, axis: int, frame: Frame) -> Tensor:
+    """The tensor of all examples of `x`, along `axis`."""
+    return Tensor(_leave(x.data, axis, frame), _recorded(LEAVE, x.data, x.node, axis, frame))
+
+
+def _joined(frame: Frame, array: Any, node: Any) -> tuple[Any, Any]:
+    made = entered(Tensor(array, node), None, frame)
+    return made.data, made.node
+
+
+def new_frame(size: int, like: Any) -> Frame:
+    """A frame inside of the innermost one, for raw arrays beside `like`."""
+    outer = current_frame()
+    level = 1 if outer is None else outer.level + 1
+    while isinstance(like, BatchedArray):
+        like = like.data
+    return Frame(size, level, outer, BACKENDS[like.__class__], batched_backend(level).array_types[0], _joined)
+
+
+# --- the transform ----------------------------------------------------------------------------------------------------
+
+
+def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable[..., Any]:
+    """`f`, a function of one example, as a function of many: the ops inside do all of them in one call.
+
+    Args:
+        f: A function of trees of tensors to a tree of tensors.
+        in_axes: Along which axis the examples stand: an int for all arguments, or a tuple with an entry for each, which
+            is an int, None (all examples share the argument) or a tree of them that begins as the argument does.
+        out_axes: Along which axis they stand in the results: an int, or a tree that begins as the result does.
+
+    Tensors and arrays that f closes over are shared by all examples; gradients go to them as the sum over examples. It
+    nests with itself and with every transform: `vmap(grad(loss), in_axes=(None, 0, 0))` gives gradients by example.
+    Random numbers that f draws are the same for all examples, masks of dropout too: where they shall differ draw them
+    before and map over them. A branch on a number, and a shape that depends on numbers, are refused: they would differ
+    by example.
+
+    Raises (when called):
+        ArgumentError: `in_axes` or `out_axes` do not fit, or name no axis of examples at all. ShapeError: arguments
+        have other numbers of examples, or an axis that is not there.
+    """
+    require_function("vmap", f)
+
+    @wraps(f)
+    def mapped(*args: Any) -> Any:
+        flat, spec = trees.flatten(args)
+        axes = _axes("in_axes", in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args), args)
+        tensors = [
+            x if isinstance(x, Tensor) else asarray(x) if a is not None else x for x, a in zip(flat, axes, strict=True)
+        ]
+        size, like = _size(tensors, axes)
+        frame = new_frame(size, like)
+        given = [_given(x, a, frame) for x, a in zip(tensors, axes, strict=True)]
+        with _inside(frame):
+            out = f(*trees.unflatten(spec, given))
+        leaves, form = trees.flatten(out)
+        places = _axes("out_axes", out_axes, out)
+        return trees.unflatten(form, [_result(x, a, frame) for x, a in zip(leaves, places, strict=True)])
+
+    return mapped
+
+
+@contextmanager
+def _inside(frame: Frame) -> Iterator[None]:
+    """A context in which arrays that are made belong to `frame`, and derivatives are by example."""
+
+    def by_example(x: Tensor) -> Tensor:
+        return x if isinstance(x.data, BatchedArray) and x.data.frame is frame else entered(x, None, frame)
+
+    token = inside.set(by_example)
+    try:
+        with within(frame):
+            yield
+    finally:
+        inside.reset(token)
+
+
+def _given(x: Any, axis: int | None, frame: Frame) -> Any:
+    if not isinstance(x, Tensor):
+        return x
+    return entered(x, axis if axis is None else normalize_axis(axis, x.ndim), frame)
+
+
+def _result(x: Any, axis: int | None, frame: Frame) -> Tensor:
+    out = x if isinstance(x, Tensor) else asarray(x)
+    if axis is None:
+        if isinstance(out.data, BatchedArray) and out.data.frame is frame and out.data.batched:
+            raise ArgumentError("vmap: out_axes is None for a result that differs by example")
+        return left(out, 0, frame)[0]
+    return left(out, normalize_axis(axis, out.ndim + 1), frame)
+
+
+def _axes(name: str, axes: Any, tree: Any) -> list[int | None]:
+    """An axis for each leaf of `tree`, from a tree that begins as it does."""
+    found: list[int | None] = []
+
+    def spread(axis: Any, part: Any) -> None:
+        if axis is None or hasattr(axis, "__index__"):
+            found.extend([axis if axis is None else axis.__index__()] * len(trees.flatten(part)[0]))
+            return
+        if type(axis) is type(part) and isinstance(axis, dict) and axis.keys() == part.keys():
+            for key in sorted(part):  # the order of leaves in a tree
+                spread(axis[key], part[key])
+            return
+        if isinstance(axis, list | tuple) and isinstance(part, list | tuple) and len(axis) == len(part):
+            for a, p in zip(axis, part, strict=True):
+                spread(a, p)
+            return
+        raise ArgumentError(f"vmap: {name} {axes!r} does not fit the arguments; give an int, None, or a tree like them")
+
+    spread(axes, tree)
+    return found
+
+
+def _size(tensors: Sequence[Any], axes: Sequence[int | None]) -> tuple[int, Any]:
+    """How many examples there are, and an array of them."""
+    sizes: dict[int, Any] = {}
+    for x, axis in zip(tensors, axes, strict=True):
+        if axis is not None:
+            if x.ndim == 0:
+                raise ShapeError("vmap: an argument of one number has no axis of examples; give None in in_axes")
+            sizes.setdefault(x.shape[normalize_axis(axis, x.ndim)], x.data)
+    if len(sizes) > 1:
+        raise ShapeError(f"vmap: arguments have {' and '.join(map(str, sizes))} examples; they must agree")
+    if not sizes:
+        raise ArgumentError("vmap: in_axes names no axis of examples; give an int for at least one argument")
+    return next(iter(sizes.items()))
