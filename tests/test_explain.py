@@ -146,7 +146,9 @@ def test_every_op_is_explained_at_the_cost_of_the_ledger(op):
             continue
         explanation = pb.explain(case, *primals, argnums=range(len(primals)))
         cost = pb.cost(case, *primals, argnums=range(len(primals)))
-        assert explanation.vjp == cost.vjp.count
+        tape = explanation.tape
+        assert tape.forward + tape.other == cost.forward.count
+        assert explanation.vjp == tape.vjp == cost.vjp.count  # this walk does what the library's own does
         assert cost.jacobian["product"].count == cost.forward.count + explanation.dense
         for step in explanation.steps:
             shape = explanation.tape.variables[step.of].shape if step.of else step.shape

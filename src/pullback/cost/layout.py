@@ -11,7 +11,7 @@ __all__ = ["TWIG_HEIGHT", "Layout", "Path", "box_height", "inches", "lay_out", "
 HEIGHT, TWIG_HEIGHT = 0.5, 0.27  # of a box and of a leaf at its side
 LINE = 0.17  # of a line of text beyond the second
 ROW_GAP, TITLE, BOX_GAP, TWIG_GAP = 0.5, 0.26, 0.5, 0.07
-LANE, GUTTER = 0.24, 0.45
+LANE, GUTTER, TRACK = 0.24, 0.45, 0.13
 _SHAPE = 1.5  # width by height that columns aim at
 _ALONE = 14  # rows that stand in one column
 
@@ -103,13 +103,13 @@ def _block_height(box: Box) -> float:
 
 
 def _rows(boxes: Sequence[Box]) -> list[list[Box]]:
-    """Boxes by the longest path to them, roots right above what reads them; each row by barycentres."""
+    """Boxes by the longest path to them, or right above what reads them; each row by barycentres."""
     known = {box.key: box for box in boxes}
     for box in boxes:
         box.rank = max((known[key].rank + 1 for key, _ in box.inputs if key in known), default=0)
-    for box in reversed(boxes):
-        readers = [other.rank for other in boxes if any(key == box.key for key, _ in other.inputs)]
-        if not box.inputs and readers:
+    for box in reversed(boxes):  # down to what reads it, where that makes no more edges longer than shorter
+        readers = [other.rank for other in boxes for key, _ in other.inputs if key == box.key]
+        if readers and len(box.inputs) <= len(readers):
             box.rank = min(readers) - 1
     rows: list[list[Box]] = [[] for _ in range(max(box.rank for box in boxes) + 1)]
     for box in boxes:
@@ -207,14 +207,15 @@ def _connect(layout: Layout, columns: Sequence[range]) -> None:
     """Route the edges: straight down to the next row, by lanes at the right of the column to others."""
     known = {box.key: box for box in layout.boxes}
     for box in layout.boxes:
-        for i, (key, shape) in enumerate(box.inputs):
+        across = sorted(box.inputs, key=lambda edge: known[edge[0]].x)  # edges come in without crossing
+        for i, (key, shape) in enumerate(across):
             source = known[key]
             if source.column == box.column and source.rank + 1 == box.rank:
                 layout.paths.append(_straight(layout, source, box, i, shape))
     router = _Router(layout, columns)
     for box in layout.boxes:
-        for j, (other, shape) in enumerate(_long(layout, box)):
-            layout.paths.append(router.route(box, other, j, shape))
+        for other, shape in _long(layout, box):
+            layout.paths.append(router.route(box, other, shape))
 
 
 def _entry(layout: Layout, box: Box, i: int) -> float:
@@ -244,40 +245,68 @@ def _distinct(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
 
 
 class _Router:
-    """Lanes at the right of columns, and above all of them."""
+    """Lanes at the right of columns, tracks between rows, and a roof above all of them."""
 
     def __init__(self, layout: Layout, columns: Sequence[range]) -> None:
         self.layout, self.columns = layout, columns
         self.half = layout.box_width / 2
+        rows: dict[tuple[int, int], list[Box]] = {}
+        for box in layout.boxes:
+            rows.setdefault((box.column, box.rank), []).append(box)
+        self.outermost = {max(row, key=lambda box: box.x).key for row in rows.values()}
+        self.titled = {place for place, row in rows.items() if any(box.layer for box in row)}
         self.next_lane = {
             number: max(box.x for box in layout.boxes if box.column == number) + self.half + 0.1 + LANE
             for number in range(len(columns))
         }
         self.roof = -0.1
-        self.taken: dict[str, int] = {}
+        self.taken: dict[tuple[str, bool], int] = {}
 
-    def lane(self, column: int) -> float:
+    def route(self, box: Box, other: Box, label: str) -> Path:
+        """An edge that goes not simply to the next row."""
+        lane = self._lane(box.column)
+        points = self._out(box, lane)
+        turn = len(points) - 1
+        if other.column != box.column:
+            self.roof -= 0.14
+            points.append((lane, self.roof))
+            if other.rank == self.columns[other.column].start:
+                enters = _entry(self.layout, other, self._number(other, True))
+                points += [(enters, self.roof), (enters, other.y - box_height(other) / 2)]
+            else:
+                lane = self._lane(other.column)
+                points += [(lane, self.roof), *self._into(other, lane)]
+        else:
+            points += self._into(other, lane)
+        (x, y), (_, end) = points[turn], points[turn + 1]
+        return Path(points, label, (x, (y + end) / 2), True)
+
+    def _lane(self, column: int) -> float:
         """The next free lane of a column."""
         x = self.next_lane[column]
         self.next_lane[column] += LANE
         return x
 
-    def route(self, box: Box, other: Box, j: int, label: str) -> Path:
-        """The edge number `j` that leaves a box at its side."""
-        lane, leaves = self.lane(box.column), box.y + 0.1 * (j + 1) - 0.02
-        points = [(box.x + self.half, leaves), (lane, leaves)]
-        if other.column != box.column:
-            self.roof -= 0.14
-            points.append((lane, self.roof))
-        if other.column != box.column and other.rank == self.columns[other.column].start:
-            i = self.taken[other.key] = self.taken.get(other.key, -1) + 1
-            enters = _entry(self.layout, other, i)
-            points += [(enters, self.roof), (enters, other.y - box_height(other) / 2)]
-        else:
-            i = self.taken[other.key] = self.taken.get(other.key, -1) + 1
-            enters, last = other.y - 0.14 + 0.08 * i, lane
-            if other.column != box.column:
-                last = self.lane(other.column)
-                points.append((last, self.roof))
-            points += [(last, enters), (other.x + self.half, enters)]
-        return Path(points, label, (lane, (points[1][1] + points[2][1]) / 2), True)
+    def _number(self, box: Box, enters: bool) -> int:
+        """How many such edges a box had before."""
+        number = self.taken.get((box.key, enters), 0)
+        self.taken[box.key, enters] = number + 1
+        return number
+
+    def _out(self, box: Box, lane: float) -> list[tuple[float, float]]:
+        """From a box to a lane: at its side or, where another box is in the way, below its row."""
+        i = self._number(box, False)
+        if box.key in self.outermost:
+            return [(box.x + self.half, y := box.y + 0.08 + 0.1 * i), (lane, y)]
+        x, below = box.x + 0.3 + 0.1 * i, self.layout.bands[box.column, box.rank][1] + TRACK + 0.04 * i
+        return [(x, box.y + box_height(box) / 2), (x, below), (lane, below)]
+
+    def _into(self, box: Box, lane: float) -> list[tuple[float, float]]:
+        """From a lane to a box, in the same way."""
+        i = self._number(box, True)
+        if box.key in self.outermost:
+            return [(lane, y := box.y - 0.14 + 0.08 * i), (box.x + self.half, y)]
+        place = box.column, box.rank
+        above = self.layout.bands[place][0] - TITLE * (place in self.titled) - TRACK - 0.04 * i
+        x = box.x + 0.35 + 0.1 * i
+        return [(lane, above), (x, above), (x, box.y - box_height(box) / 2)]
