@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,3 +230,12 @@ def test_a_step_that_fits_into_no_memory_is_explained():
     assert explanation.vjp.multiply_adds == 15 * 8192**3
     assert explanation.dense.flops > 10**24
     assert explanation.visits == (8, 72)
+
+
+def test_the_readme_shows_what_is_printed(capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    ((code, shown),) = re.findall(
+        r"^```python\n(class Net.*?)^```\n\n```text\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL
+    )
+    exec(compile(code, "README.md", "exec"), {"pb": pb, "__name__": "readme"})
+    assert capsys.readouterr().out == shown
