@@ -96,7 +96,7 @@ def test_the_text_of_a_net():
         "1  delta1 = h1_bar * gelu'(x @ layers.0.weight + layers.0.bias) [128, 256] 392,960 flop",
         "1  layers.0.weight_bar = x^T @ delta1 [784, 256] 51.38 Mflop 32,768 x 200,704, 26.31 GB",
         "computed once and shared: h3_bar by 4 gradients, h2_bar by 4 gradients, h1_bar by 2 gradients",
-        "3 equations are pulled once each; with a sweep for each gradient it would be 10",
+        "3 pulls of an equation; with a sweep for each gradient it would be 10",
     ]
     lines = [re.sub(r"(\S) +(\S)", r"\1 \2", line).replace(" ", "") for line in text.splitlines()]
     for line in expected:

@@ -13,7 +13,7 @@ from .formula import Formula, bar, call, literal, symbol
 from .graph import Tape, TracedEquation, tape_from
 from .ledger import Count
 from .sweep import Pull, sweep
-from .tables import aligned, bytes_text, flops_text
+from .tables import aligned, bytes_text, counted, flops_text
 from .traced import Traced, traced
 
 __all__ = ["Explanation", "Step", "explain"]
@@ -135,7 +135,7 @@ class Explanation:
         lines = [f"computed once and shared: {_elided(shared)}"] if shared else []
         lines += [f"{name} is read in {n} places: {name}_bar is a sum of {n} terms" for name, n in self.sums.items()]
         once, apart = self.visits
-        lines.append(f"{once} equations are pulled once each; with a sweep for each gradient it would be {apart}")
+        lines.append(f"{counted(once, 'pull')} of an equation; with a sweep for each gradient it would be {apart}")
         vjp, dense = self.vjp, self.dense
         times = f", {dense.flops / vjp.flops:,.3g} times as many" if vjp.flops and dense.flops > vjp.flops else ""
         product = f"the product of dense Jacobians would take {flops_text(dense.flops)}{times}"

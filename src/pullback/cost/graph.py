@@ -14,7 +14,7 @@ from .drawing import draw
 from .formula import written
 from .ledger import Count
 from .sweep import Pull, sweep
-from .tables import aligned, flops_text
+from .tables import aligned, counted, flops_text
 from .traced import Line, Traced, Variable, traced
 
 __all__ = ["Tape", "TracedEquation", "tape_from", "trace"]
@@ -193,7 +193,7 @@ class Tape(Sequence[TracedEquation]):
             for e in self
         ]  # fmt: skip
         value = ", ".join(self.outputs) or "a constant"
-        head = f"{self.title}: {len(self)} equation{'s' * (len(self) != 1)}; value: {value}"
+        head = f"{self.title}: {counted(len(self), 'equation')}; value: {value}"
         parts = [
             head,
             aligned(given),
@@ -202,7 +202,7 @@ class Tape(Sequence[TracedEquation]):
         return "\n\n".join(part for part in parts if part)
 
     def __repr__(self) -> str:
-        return f"<Tape of {self.title}: {len(self)} equations>"
+        return f"<Tape of {self.title}: {counted(len(self), 'equation')}>"
 
 
 def tape_from(run: Traced, pulls: Sequence[Pull]) -> Tape:

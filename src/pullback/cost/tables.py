@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-__all__ = ["aligned", "bytes_text", "count_text", "flops_text", "table"]
+__all__ = ["aligned", "bytes_text", "count_text", "counted", "flops_text", "table"]
 
 
 _PREFIXES = tuple(zip(range(3, 33, 3), "kMGTPEZYRQ", strict=True))  # of the SI
@@ -11,6 +11,11 @@ _PREFIXES = tuple(zip(range(3, 33, 3), "kMGTPEZYRQ", strict=True))  # of the SI
 def count_text(n: int) -> str:
     """A count: exact below a million, else four figures and a prefix of the SI."""
     return f"{n:,}" if abs(n) < 10**6 else _short(n)
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things: "1 equation", "12 equations"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def flops_text(n: int) -> str:
