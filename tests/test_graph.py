@@ -304,6 +304,18 @@ def test_equal_layers_are_folded_and_nothing_is_lost():
     assert not [box for box in boxes_of(deep_tape(3), True) if box.kind == "more"]
 
 
+def test_equations_that_read_another_value_each_time_are_not_folded():
+    def f(x, fixed):
+        u = pb.sin(x)
+        for _ in range(6):
+            x = pb.tanh(x + (u if fixed else 1.0))
+        return x
+
+    for fixed, kinds in ((True, set()), (False, {"more"})):
+        boxes = boxes_of(pb.trace(lambda x, fixed=fixed: f(x, fixed), np.ones(3)), True)
+        assert {box.kind for box in boxes} - {"value", "argument"} == kinds
+
+
 def test_plot_draws_every_name_shape_and_cost(tmp_path, three_layers):
     pytest.importorskip("matplotlib")
     figure = three_layers.plot(tmp_path / "graph.png")
@@ -327,6 +339,14 @@ def test_texts_of_a_picture_do_not_overlap_and_are_inside(name):
         )
         for other, earlier in boxes[:i]:
             assert not box.overlaps(earlier), (one, other)
+    layers = [p.get_window_extent() for p in figure.axes[0].patches if p.get_zorder() == 0]
+    nodes = [p.get_window_extent() for p in figure.axes[0].patches if p.get_zorder() == 2]
+    for i, one in enumerate(layers):
+        assert not any(one.overlaps(other) for other in layers[:i])
+        inside = [one.x0 < node.x0 and node.x1 < one.x1 and one.y0 < node.y0 and node.y1 < one.y1 for node in nodes]
+        touched = [one.overlaps(node) for node in nodes]
+        assert any(inside)
+        assert inside == touched
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
