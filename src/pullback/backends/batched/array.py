@@ -4,13 +4,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from ...errors import ArgumentError
 from ..base import Backend
 from ..native import NativeArray
 
-__all__ = ["BatchedArray", "Frame", "Operand", "Place", "beneath", "innermost", "leaked", "lowered", "within"]
+__all__ = [
+    "BatchedArray", "Frame", "Place", "as_of", "beneath", "current_frame", "frame_of", "have_examples", "innermost",
+    "leaked", "lowered", "of_frame", "within",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,23 +81,33 @@ class BatchedArray(NativeArray):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one example."""
-        shape: tuple[int, ...] = self.data.shape
+        shape: tuple[int, ...] = getattr(self.data, "shape", ())
         return shape[1:] if self.batched else shape
 
     @property
     def ndim(self) -> int:
         """Of one example."""
-        return int(self.data.ndim) - self.batched
+        ndim: int = getattr(self.data, "ndim", 0)  # of a Python number: a function may be given one
+        return ndim - self.batched
 
     @property
     def size(self) -> int:
         """Of one example."""
-        return int(self.data.size) // (self.data.shape[0] or 1) if self.batched else int(self.data.size)
+        return prod(self.shape)
 
     @property
     def dtype(self) -> Any:
         """Of the numbers."""
         return self.data.dtype
+
+    @property
+    def beneath(self) -> Any:
+        """The namespace of the array beneath: that of outer frames, or of the device."""
+        return self.space if isinstance(self.data, BatchedArray) else self.frame.backend.xp
+
+    def like(self, data: Any) -> "BatchedArray":
+        """An array of the same frame, that has examples if this one does."""
+        return self.__class__(data, self.batched, self.frame)
 
     @property
     def device(self) -> "Place":
@@ -108,7 +122,7 @@ class BatchedArray(NativeArray):
     @property
     def mT(self) -> "BatchedArray":
         """The last two axes swapped."""
-        return self.frame.array(self.data.mT, self.batched)
+        return self.like(self.data.mT)
 
     @property
     def T(self) -> Any:
@@ -131,33 +145,42 @@ class BatchedArray(NativeArray):
         return float(self.data)
 
 
-@dataclass(slots=True)
-class Operand:
-    """What a function of the namespace beneath takes: `data`, with the examples along axis 0 if `batched`."""
-
-    data: Any
-    batched: bool
-
-    @property
-    def ndim(self) -> int:
-        """Of one example."""
-        return getattr(self.data, "ndim", 0) - self.batched
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example."""
-        return tuple(getattr(self.data, "shape", ()))[int(self.batched) :]
+def of_frame(x: Any) -> BatchedArray:
+    """`x`, or what all examples of the innermost frame share."""
+    return x if isinstance(x, BatchedArray) else innermost().array(x, False)
 
 
-def lowered(args: Sequence[Any], frame: Frame | None = None) -> tuple[Frame, list[Operand]]:
-    """The innermost frame that arguments are of (if it is not given), and each as it stands beneath."""
-    if frame is None:
-        frames = [x.frame for x in args if isinstance(x, BatchedArray)]
-        frame = max(frames, key=lambda frame: frame.level) if frames else innermost()
+def lowered(args: Sequence[Any]) -> tuple[Frame, list[BatchedArray]]:
+    """The innermost frame that arguments are of, and all of them as arrays of it; Python numbers too.
+
+    Raises ArgumentError if one is of another call of `vmap` that this one is not inside of.
+    """
+    frame = frame_of(args) or innermost()
+    kind = frame.kind
     return frame, [
-        Operand(x.data, x.batched) if isinstance(x, BatchedArray) and x.frame is frame else Operand(x, False)
+        (x if x.frame is frame else as_of(frame, x)) if isinstance(x, BatchedArray) else kind(x, False, frame)
         for x in args
     ]
+
+
+def frame_of(args: Sequence[Any]) -> Frame | None:
+    """The innermost frame that arguments are of."""
+    frame = None
+    for x in args:
+        if isinstance(x, BatchedArray) and (frame is None or x.frame.level > frame.level):
+            frame = x.frame
+    return frame
+
+
+def as_of(frame: Frame, x: Any) -> BatchedArray:
+    """`x` as an array of `frame`: it is one, or all examples share it."""
+    if not isinstance(x, BatchedArray):
+        return frame.kind(x, False, frame)
+    if x.frame is frame:
+        return x
+    if x.frame.level >= frame.level:
+        raise leaked()
+    return frame.kind(x, False, frame)
 
 
 def innermost() -> Frame:
@@ -175,8 +198,16 @@ def leaked() -> ArgumentError:
     )
 
 
-def beneath(frame: Frame, *arrays: Any) -> Any:
-    """The namespace in which arrays without this frame meet: that of outer frames, or of the device."""
-    if any(isinstance(x, BatchedArray) for x in arrays):
+def have_examples(operands: Sequence[BatchedArray]) -> bool:
+    """Whether any of them differs by example."""
+    for o in operands:  # noqa: SIM110 - `any` takes three times as long
+        if o.batched:
+            return True
+    return False
+
+
+def beneath(frame: Frame, operands: Sequence[BatchedArray]) -> Any:
+    """The namespace in which what stands beneath operands meets: that of outer frames, or of the device."""
+    if frame.outer is not None and any(isinstance(o.data, BatchedArray) for o in operands):
         return BatchedArray.space
     return frame.backend.xp

@@ -12,7 +12,7 @@ from ...errors import ArgumentError
 from ..base import Backend, Namespace, isdtype
 from ..registry import BACKENDS
 from . import functions, indexing, products
-from .array import BatchedArray, Frame, current_frame, innermost, leaked, within
+from .array import BatchedArray, Frame, current_frame, frame_of, innermost, leaked, within
 
 __all__ = ["BatchedBackend", "batched_backend"]
 
@@ -22,6 +22,11 @@ FUNCTIONS = functions.FUNCTIONS | indexing.FUNCTIONS | products.FUNCTIONS
 
 
 def _to_numpy(x: BatchedArray) -> Any:
+    here = current_frame()
+    while here is not None and here is not x.frame:
+        here = here.outer
+    if here is None:
+        raise leaked()
     raise ArgumentError(
         f"vmap: the numbers of {x.frame.size} examples are asked for where the function sees one; "
         "branch by pb.where, and read results outside"
@@ -46,9 +51,12 @@ def _stayed(x: BatchedArray, device: str, source: str) -> BatchedArray:
 
 def _in_its_frame(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """`run(*args, **kwargs)` where new arrays belong to the frame of its arrays: walks may run outside of all."""
-    parts = (x for given in args for x in (given if isinstance(given, list | tuple) else (given,)))
-    frames = [x.frame for x in parts if isinstance(x, BatchedArray)]
-    frame = max(frames, key=lambda frame: frame.level, default=None)
+    frame = frame_of(args)
+    for given in args:
+        if isinstance(given, list | tuple):
+            inner = frame_of(given)
+            if inner is not None and (frame is None or inner.level > frame.level):
+                frame = inner
     if frame is None or frame is current_frame():
         return run(*args, **kwargs)
     with within(frame):

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import ArgumentError
 from ...shapes import normalize_axes, normalize_axis
 from ..native import ELEMENTWISE
-from .array import BatchedArray, Frame, Operand, Place, beneath, innermost, lowered
+from .array import BatchedArray, Frame, Place, beneath, have_examples, innermost, lowered, of_frame
 
 __all__ = ["FUNCTIONS", "aligned", "with_examples"]
 
@@ -23,25 +23,34 @@ Function = Callable[..., Any]
 # --- one by one -------------------------------------------------------------------------------------------------------
 
 
-def aligned(xp: Any, operands: Sequence[Operand]) -> list[Any]:
-    """Arrays that broadcast as their examples do: those with fewer axes get more behind that of the examples."""
-    ndim = max(o.ndim for o in operands)
-    found = []
+def aligned(space: Any, operands: Sequence[BatchedArray]) -> tuple[list[Any], bool]:
+    """Arrays that broadcast as their examples do, and whether there are any: those with fewer axes get more behind that
+    of the examples."""
+    arrays, most, batched, even = [], -1, False, True
     for o in operands:
-        if o.batched and o.ndim < ndim:
-            size, *rest = o.data.shape
-            found.append(xp.reshape(o.data, (size, *(1,) * (ndim - o.ndim), *rest)))
-        else:
-            found.append(o.data)
-    return found
+        data = o.data
+        ndim = getattr(data, "ndim", 0)
+        if o.batched:
+            batched = True
+            ndim -= 1
+        if ndim != most:
+            even = even and most < 0
+            most = max(most, ndim)
+        arrays.append(data)
+    if batched and not even:
+        for i, o in enumerate(operands):
+            if o.batched and o.data.ndim <= most:
+                size, *rest = o.data.shape
+                arrays[i] = space.reshape(o.data, (size, *(1,) * (most - len(rest)), *rest))
+    return arrays, batched
 
 
 def _elementwise(name: str) -> Function:
     def call(*args: Any, **kwargs: Any) -> Any:
         frame, operands = lowered(args)
-        space = beneath(frame, *(o.data for o in operands))
-        data = getattr(space, name)(*aligned(space, operands), **kwargs)
-        return frame.array(data, any(o.batched for o in operands))
+        space = beneath(frame, operands)
+        arrays, batched = aligned(space, operands)
+        return frame.kind(getattr(space, name)(*arrays, **kwargs), batched, frame)
 
     return call
 
@@ -51,8 +60,8 @@ def _in_place(name: str, x: BatchedArray, other: Any) -> Any:
     frame, (own, given) = lowered((x, other))
     if (given.batched and not own.batched) or given.ndim > own.ndim or x.frame is not frame:
         return FUNCTIONS[name](x, other)
-    space = beneath(frame, own.data, given.data)
-    _, value = aligned(space, [own, given])
+    space = beneath(frame, [own, given])
+    (_, value), _ = aligned(space, [own, given])
     x.data = _IN_PLACE[name](x.data, value)
     return x
 
@@ -73,8 +82,8 @@ def _unchanged(name: str) -> Function:
     """A function of one array whose result has the same axes."""
 
     def call(x: Any, *args: Any, **kwargs: Any) -> Any:
-        frame, (own,) = lowered((x,))
-        return frame.array(getattr(beneath(frame, own.data), name)(own.data, *args, **kwargs), own.batched)
+        own = of_frame(x)
+        return own.like(getattr(own.beneath, name)(own.data, *args, **kwargs))
 
     return call
 
@@ -84,25 +93,25 @@ def _unchanged(name: str) -> Function:
 
 def _reduction(name: str) -> Function:
     def call(x: Any, axis: Any = None, keepdims: bool = False, **kwargs: Any) -> Any:
-        frame, (own,) = lowered((x,))
+        own = of_frame(x)
         axes: Any = axis
         if own.batched:
             axes = tuple(a + 1 for a in normalize_axes(axis, own.ndim))
             if not axes and own.ndim == 0:  # of numbers: the sum of one is itself
-                flat = beneath(frame, own.data).reshape(own.data, (-1, 1))
-                return frame.array(getattr(beneath(frame, flat), name)(flat, axis=1, **kwargs), True)
+                flat = own.beneath.reshape(own.data, (-1, 1))
+                return own.like(getattr(own.beneath, name)(flat, axis=1, **kwargs))
             if name in ("argmax", "argmin", "count_nonzero") and len(axes) != 1:
-                return _flat_reduction(name, own, frame, axis, keepdims, kwargs)
+                return _flat_reduction(name, own, axis, keepdims, kwargs)
             axes = axes[0] if len(axes) == 1 else axes
-        data = getattr(beneath(frame, own.data), name)(own.data, axis=axes, keepdims=keepdims, **kwargs)
-        return frame.array(data, own.batched)
+        data = getattr(own.beneath, name)(own.data, axis=axes, keepdims=keepdims, **kwargs)
+        return own.like(data)
 
     return call
 
 
-def _flat_reduction(name: str, own: Operand, frame: Frame, axis: Any, keepdims: bool, kwargs: Any) -> BatchedArray:
+def _flat_reduction(name: str, own: BatchedArray, axis: Any, keepdims: bool, kwargs: Any) -> BatchedArray:
     """Over several axes, of a function that takes one: they are joined first."""
-    space = beneath(frame, own.data)
+    space = own.beneath
     axes = normalize_axes(axis, own.ndim)
     stay = [a for a in range(own.ndim) if a not in axes]
     moved = space.permute_dims(own.data, (0, *(a + 1 for a in stay), *(a + 1 for a in axes)))
@@ -111,44 +120,44 @@ def _flat_reduction(name: str, own: Operand, frame: Frame, axis: Any, keepdims: 
     data = getattr(space, name)(flat, axis=-1, **kwargs)
     if keepdims:
         data = space.reshape(data, (own.data.shape[0], *(1 if a in axes else n for a, n in enumerate(own.shape))))
-    return frame.array(data, True)
+    return own.like(data)
 
 
 def _along(name: str, default: int | None) -> Function:
     """A function along one axis whose result has the same axes: scans and sorts."""
 
     def call(x: Any, *args: Any, axis: int | None = default, **kwargs: Any) -> Any:
-        frame, (own,) = lowered((x,))
+        own = of_frame(x)
         place = normalize_axis(0 if axis is None else axis, own.ndim) + own.batched
-        function = getattr(beneath(frame, own.data), name)
-        return frame.array(function(own.data, *args, axis=place, **kwargs), own.batched)
+        function = getattr(own.beneath, name)
+        return own.like(function(own.data, *args, axis=place, **kwargs))
 
     return call
 
 
 def _roll(x: Any, shift: Any, axis: Any = None) -> Any:
-    frame, (own,) = lowered((x,))
-    space = beneath(frame, own.data)
+    own = of_frame(x)
+    space = own.beneath
     if not own.batched:
-        return frame.array(space.roll(own.data, shift, axis=axis), False)
+        return own.like(space.roll(own.data, shift, axis=axis))
     if axis is None:
         flat = space.reshape(own.data, (own.data.shape[0], -1))
-        return frame.array(space.reshape(space.roll(flat, shift, axis=1), own.data.shape), True)
+        return own.like(space.reshape(space.roll(flat, shift, axis=1), own.data.shape))
     axes = tuple(a + 1 for a in normalize_axes(axis, own.ndim))
-    return frame.array(space.roll(own.data, shift, axis=axes if isinstance(shift, tuple) else axes[0]), True)
+    return own.like(space.roll(own.data, shift, axis=axes if isinstance(shift, tuple) else axes[0]))
 
 
 def _flip(x: Any, axis: Any = None) -> Any:
-    frame, (own,) = lowered((x,))
+    own = of_frame(x)
     axes = tuple(a + own.batched for a in normalize_axes(axis, own.ndim))
-    return frame.array(beneath(frame, own.data).flip(own.data, axis=axes), own.batched)
+    return own.like(own.beneath.flip(own.data, axis=axes))
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
 
 def _reshape(x: Any, shape: Any, copy: bool | None = None) -> Any:
-    frame, (own,) = lowered((x,))
+    own = of_frame(x)
     lengths = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     if own.batched:
         if -1 in lengths:
@@ -156,43 +165,43 @@ def _reshape(x: Any, shape: Any, copy: bool | None = None) -> Any:
             lengths = tuple((prod(own.shape) // known if known else 0) if n == -1 else n for n in lengths)
         lengths = (own.data.shape[0], *lengths)
     options = {} if copy is None else {"copy": copy}
-    return frame.array(beneath(frame, own.data).reshape(own.data, lengths, **options), own.batched)
+    return own.like(own.beneath.reshape(own.data, lengths, **options))
 
 
 def _permute_dims(x: Any, axes: Sequence[int]) -> Any:
-    frame, (own,) = lowered((x,))
+    own = of_frame(x)
     order = tuple(axes)
     if own.batched:
         order = (0, *(normalize_axis(a, own.ndim) + 1 for a in axes))
-    return frame.array(beneath(frame, own.data).permute_dims(own.data, order), own.batched)
+    return own.like(own.beneath.permute_dims(own.data, order))
 
 
 def _moveaxis(x: Any, source: Any, destination: Any) -> Any:
-    frame, (own,) = lowered((x,))
+    own = of_frame(x)
     places = [tuple(a + own.batched for a in normalize_axes(given, own.ndim)) for given in (source, destination)]
-    return frame.array(beneath(frame, own.data).moveaxis(own.data, *places), own.batched)
+    return own.like(own.beneath.moveaxis(own.data, *places))
 
 
 def _expand_dims(x: Any, *args: int, axis: int = 0) -> Any:
-    frame, (own,) = lowered((x,))
+    own = of_frame(x)
     place = normalize_axis(args[0] if args else axis, own.ndim + 1) + own.batched
-    return frame.array(beneath(frame, own.data).expand_dims(own.data, axis=place), own.batched)
+    return own.like(own.beneath.expand_dims(own.data, axis=place))
 
 
 def _squeeze(x: Any, axis: Any) -> Any:
-    frame, (own,) = lowered((x,))
+    own = of_frame(x)
     axes = tuple(a + own.batched for a in normalize_axes(axis, own.ndim))
-    return frame.array(beneath(frame, own.data).squeeze(own.data, axis=axes), own.batched)
+    return own.like(own.beneath.squeeze(own.data, axis=axes))
 
 
 def _broadcast_to(x: Any, shape: Sequence[int]) -> Any:
-    frame, (own,) = lowered((x,))
-    space, lengths = beneath(frame, own.data), tuple(shape)
+    own = of_frame(x)
+    space, lengths = own.beneath, tuple(shape)
     if own.batched:
         size, *rest = own.data.shape
         data = space.reshape(own.data, (size, *(1,) * (len(lengths) - own.ndim), *rest))
-        return frame.array(space.broadcast_to(data, (size, *lengths)), True)
-    return frame.array(space.broadcast_to(own.data, lengths), False)
+        return own.like(space.broadcast_to(data, (size, *lengths)))
+    return own.like(space.broadcast_to(own.data, lengths))
 
 
 def _broadcast_arrays(*args: Any) -> list[Any]:
@@ -203,11 +212,11 @@ def _broadcast_arrays(*args: Any) -> list[Any]:
 def _together(args: Sequence[Any]) -> tuple[Frame, Any, list[Any], bool]:
     """Arrays for one function of several: if one has examples, all of them get some."""
     frame, operands = lowered(args)
-    space, batched = beneath(frame, *(o.data for o in operands)), any(o.batched for o in operands)
+    space, batched = beneath(frame, operands), have_examples(operands)
     return frame, space, [with_examples(space, frame, o) if batched else o.data for o in operands], batched
 
 
-def with_examples(space: Any, frame: Frame, own: Operand) -> Any:
+def with_examples(space: Any, frame: Frame, own: BatchedArray) -> Any:
     """The array of an operand with an axis of examples."""
     if own.batched:
         return own.data
@@ -229,31 +238,31 @@ def _stack(args: Sequence[Any], axis: int = 0) -> Any:
 
 
 def _unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
-    frame, (own,) = lowered((x,))
+    own = of_frame(x)
     place = normalize_axis(axis, own.ndim) + own.batched
-    parts = beneath(frame, own.data).unstack(own.data, axis=place)
-    return tuple(frame.array(part, own.batched) for part in parts)
+    parts = own.beneath.unstack(own.data, axis=place)
+    return tuple(own.like(part) for part in parts)
 
 
 def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
-    frame, (own, count) = lowered((x, repeats))
+    _, (own, count) = lowered((x, repeats))
     if count.batched:
         raise ArgumentError("vmap: how often to repeat differs by example, and so would the shapes")
     if own.batched and axis is None:
         return _repeat(_reshape(x, (-1,)), repeats, 0)
     place = axis if axis is None else normalize_axis(axis, own.ndim) + own.batched
-    return frame.array(beneath(frame, own.data).repeat(own.data, count.data, axis=place), own.batched)
+    return own.like(own.beneath.repeat(own.data, count.data, axis=place))
 
 
 def _tile(x: Any, repetitions: Sequence[int]) -> Any:
-    frame, (own,) = lowered((x,))
-    space = beneath(frame, own.data)
+    own = of_frame(x)
+    space = own.beneath
     if not own.batched:
-        return frame.array(space.tile(own.data, repetitions), False)
+        return own.like(space.tile(own.data, repetitions))
     size, *rest = own.data.shape
     times = (*(1,) * (own.ndim - len(repetitions)), *repetitions)
     data = space.reshape(own.data, (size, *(1,) * (len(times) - own.ndim), *rest))
-    return frame.array(space.tile(data, (1, *times)), True)
+    return own.like(space.tile(data, (1, *times)))
 
 
 # --- new arrays -------------------------------------------------------------------------------------------------------
@@ -274,9 +283,9 @@ def _new(name: str) -> Function:
 
 def _new_like(name: str) -> Function:
     def call(x: Any, *args: Any, **kwargs: Any) -> Any:
-        frame, (own,) = lowered((x,))
-        data = getattr(beneath(frame, own.data), name)(own.data, *args, **kwargs)
-        return frame.array(data, own.batched)
+        own = of_frame(x)
+        data = getattr(own.beneath, name)(own.data, *args, **kwargs)
+        return own.like(data)
 
     return call
 
@@ -284,10 +293,10 @@ def _new_like(name: str) -> Function:
 def _asarray(x: Any, dtype: Any = None, copy: bool | None = None, **_: Any) -> Any:
     if not hasattr(x, "dtype"):
         return _new("asarray")(x, dtype=dtype)
-    frame, (own,) = lowered((x,))
+    own = of_frame(x)
     options = {} if copy is None else {"copy": copy}
-    data = beneath(frame, own.data).asarray(own.data, dtype=dtype, **options)
-    return frame.array(data, own.batched)
+    data = own.beneath.asarray(own.data, dtype=dtype, **options)
+    return own.like(data)
 
 
 # --- to be continued in `indexing` and `products` ---------------------------------------------------------------------

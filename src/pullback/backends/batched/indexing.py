@@ -9,31 +9,44 @@ from typing import Any
 
 from ...errors import ArgumentError
 from ...shapes import normalize_axis
-from .array import BatchedArray, Frame, Operand, beneath, lowered
+from .array import BatchedArray, Frame, as_of, beneath, have_examples, lowered, of_frame
 from .functions import with_examples
 
 __all__ = ["FUNCTIONS"]
 
+_MASK = "vmap: a mask in an index differs by example, and so would the shapes; choose by pb.where"
+
 
 def _entries(x: Any, index: Any) -> list[Any]:
-    """An index of `x` without an Ellipsis and with positions in place of masks."""
-    given = list(index) if isinstance(index, tuple) else [index]
-    taken = sum(_rank(entry) for entry in given if entry is not None and entry is not ...)
-    if not any(entry is ... for entry in given):
-        given.append(...)
+    """An index of `x` without an Ellipsis, and with positions in place of masks.
+
+    A single boolean that holds becomes a new axis; one that does not is seen to before.
+    """
+    given = index if isinstance(index, tuple) else (index,)
     found: list[Any] = []
+    taken, gap = 0, None
     for entry in given:
         if entry is ...:
-            found += [slice(None)] * (x.ndim - taken)
-        elif _is_mask(entry) and not getattr(entry, "ndim", 0):
-            found.append(None)  # one that holds; one that does not is seen to before
-        elif _is_mask(entry):
-            if isinstance(entry, BatchedArray) and entry.batched:
-                raise ArgumentError("vmap: a mask in an index differs by example, and so would the shapes")
-            frame, (own,) = lowered((entry,), x.frame)
-            found += frame.backend.xp.nonzero(own.data)
-        else:
+            gap = len(found)
+        elif entry is None:
             found.append(entry)
+        elif _is_mask(entry):
+            taken += getattr(entry, "ndim", 0)
+            found += _positions(x.frame, entry) if getattr(entry, "ndim", 0) else [None]
+        else:
+            taken += 1
+            found.append(entry)
+    gap = len(found) if gap is None else gap
+    found[gap:gap] = [slice(None)] * (x.ndim - taken)
+    return found
+
+
+def _positions(frame: Frame, mask: Any) -> Sequence[Any]:
+    """The indices at which a mask holds."""
+    own = as_of(frame, mask)
+    if own.batched:
+        raise ArgumentError(_MASK)
+    found: Sequence[Any] = own.beneath.nonzero(own.data)
     return found
 
 
@@ -41,17 +54,15 @@ def _is_mask(entry: Any) -> bool:
     return isinstance(entry, bool) or (hasattr(entry, "dtype") and entry.dtype.kind == "b")
 
 
-def _rank(entry: Any) -> int:
-    return getattr(entry, "ndim", 0) if _is_mask(entry) else 1
-
-
 def _chooses_nothing(index: Any) -> bool:
     """Whether there is a single boolean in an index that does not hold."""
-    entries = index if isinstance(index, tuple) else (index,)
-    singles = [entry for entry in entries if _is_mask(entry) and not getattr(entry, "ndim", 0)]
-    if any(isinstance(entry, BatchedArray) and entry.batched for entry in singles):
-        raise ArgumentError("vmap: a mask in an index differs by example, and so would the shapes")
-    return not all(map(bool, singles))
+    for entry in index if isinstance(index, tuple) else (index,):
+        if _is_mask(entry) and not getattr(entry, "ndim", 0):
+            if isinstance(entry, BatchedArray) and entry.batched:
+                raise ArgumentError(_MASK)
+            if not entry:
+                return True
+    return False
 
 
 def _is_array(entry: Any) -> bool:
@@ -69,7 +80,7 @@ class _Choice:
 
     def __init__(self, frame: Frame, space: Any, entries: Sequence[Any]) -> None:
         at = [i for i, entry in enumerate(entries) if _is_array(entry) or isinstance(entry, int)]
-        _, operands = lowered([entries[i] for i in at], frame)
+        operands = [as_of(frame, entries[i]) for i in at]
         self.many = max(o.ndim for o in operands)
         side_by_side = at[-1] - at[0] == len(at) - 1
         self.place = at[0] if side_by_side else 0
@@ -87,6 +98,11 @@ class _Choice:
         return tuple(range(1, 1 + self.many)), tuple(range(1 + self.place, 1 + self.place + self.many))
 
 
+def _lowered_entries(frame: Frame, entries: Sequence[Any]) -> tuple[Any, ...]:
+    """Those for the array beneath, where nothing has examples."""
+    return tuple([as_of(frame, entry).data if _is_array(entry) else entry for entry in entries])
+
+
 def _getitem(x: BatchedArray, index: Any) -> Any:
     entries = _entries(x, index)
     if _chooses_nothing(index):
@@ -95,10 +111,9 @@ def _getitem(x: BatchedArray, index: Any) -> Any:
     own = operands[0]
     if not any(map(_is_array, entries)):
         return frame.array(own.data[(slice(None), *entries) if own.batched else tuple(entries)], own.batched)
-    if not any(o.batched for o in operands):
-        plain = [lowered([entry], frame)[1][0].data if _is_array(entry) else entry for entry in entries]
-        return frame.array(own.data[tuple(plain)], False)
-    space = beneath(frame, *(o.data for o in operands))
+    if not have_examples(operands):
+        return frame.array(own.data[_lowered_entries(frame, entries)], False)
+    space = beneath(frame, operands)
     choice = _Choice(frame, space, entries)
     found = with_examples(space, frame, own)[choice.index]
     return frame.array(space.moveaxis(found, *choice.moves()) if choice.place else found, True)
@@ -113,12 +128,11 @@ def _writing(name: str) -> Callable[..., Any]:
             return x
         frame, operands = lowered([x, values, *filter(_is_array, entries)])
         own, given, *_ = operands
-        space = beneath(frame, *(o.data for o in operands))
-        if any(o.batched for o in operands) and not own.batched:
+        space = beneath(frame, operands)
+        if have_examples(operands) and not own.batched:
             x.data, x.batched = space.asarray(with_examples(space, frame, own), copy=True), True
         if not x.batched:
-            plain = tuple(lowered([entry], frame)[1][0].data if _is_array(entry) else entry for entry in entries)
-            x.data = _write(space, name, x.data, plain, given.data)
+            x.data = _write(space, name, x.data, _lowered_entries(frame, entries), given.data)
         elif any(map(_is_array, entries)):
             choice = _Choice(frame, space, entries)
             ndim = x.data[choice.index].ndim - 1
@@ -136,7 +150,7 @@ def _writing(name: str) -> Callable[..., Any]:
     return call
 
 
-def _fitted(space: Any, given: Operand, ndim: int) -> Any:
+def _fitted(space: Any, given: BatchedArray, ndim: int) -> Any:
     """Values to be written to `ndim` axes of each example."""
     if not given.batched:
         return given.data
@@ -157,14 +171,14 @@ def _take(x: Any, indices: Any, axis: int | None = None, **_: Any) -> Any:
     frame, (own, places) = lowered((x, indices))
     place = normalize_axis(axis or 0, own.ndim)
     if places.batched:
-        return _getitem(frame.array(own.data, own.batched), (*(slice(None),) * place, indices))
-    space = beneath(frame, own.data, places.data)
+        return _getitem(own, (*(slice(None),) * place, places))
+    space = beneath(frame, [own, places])
     return frame.array(space.take(own.data, places.data, axis=place + own.batched), own.batched)
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     frame, (own, places) = lowered((x, indices))
-    space = beneath(frame, own.data, places.data)
+    space = beneath(frame, [own, places])
     batched = own.batched or places.batched
     place = normalize_axis(axis, own.ndim) + batched
     arrays = [with_examples(space, frame, o) if batched else o.data for o in (own, places)]
@@ -177,27 +191,36 @@ def _one_by_one(name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         names = [n for n, value in kwargs.items() if hasattr(value, "dtype")]
         frame, operands = lowered([*args, *(kwargs[n] for n in names)])
-        space = beneath(frame, *(o.data for o in operands))
-        batched = any(o.batched for o in operands)
+        space = beneath(frame, operands)
+        batched = have_examples(operands)
+        count = frame.size if batched else 1
         found = []
-        for i in range(frame.size if batched else 1):
-            given = [o.data[i] if o.batched else o.data for o in operands]
+        for i in range(count or 1):  # of no examples the shape is that of one without numbers
+            given = [_example(space, o, i) for o in operands]
             named = kwargs | dict(zip(names, given[len(args) :], strict=True))
             found.append(getattr(space, name)(*given[: len(args)], **named))
-        return frame.array(space.stack(found) if batched else found[0], batched)
+        return frame.array(space.stack(found)[:count] if batched else found[0], batched)
 
     return call
+
+
+def _example(space: Any, o: BatchedArray, i: int) -> Any:
+    if not o.batched:
+        return o.data
+    return o.data[i] if o.data.shape[0] else space.zeros(o.shape, dtype=o.dtype)
 
 
 def _depends_on_numbers(name: str) -> Callable[..., Any]:
     """A function whose result has another shape for each example."""
 
     def call(x: Any, *args: Any, **kwargs: Any) -> Any:
-        frame, (own,) = lowered((x,))
+        own = of_frame(x)
         if own.batched:
-            raise ArgumentError(f"vmap: {name} would give every example another shape")
-        found = getattr(beneath(frame, own.data), name)(own.data, *args, **kwargs)
-        parts = [frame.array(part, False) for part in (found if isinstance(found, tuple) else [found])]
+            raise ArgumentError(
+                f"vmap: {name} would give every example another shape; do it outside, or mask by pb.where"
+            )
+        found = getattr(own.beneath, name)(own.data, *args, **kwargs)
+        parts = [own.like(part) for part in (found if isinstance(found, tuple) else [found])]
         return tuple(parts) if isinstance(found, tuple) else parts[0]
 
     return call

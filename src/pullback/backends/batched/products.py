@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ...shapes import normalize_axis
-from .array import Operand, beneath, lowered
+from .array import BatchedArray, beneath, lowered, of_frame
 from .functions import FUNCTIONS as SHAPING
 from .functions import aligned, with_examples
 
@@ -15,7 +15,7 @@ __all__ = ["FUNCTIONS", "linalg"]
 
 def _matmul(left: Any, right: Any) -> Any:
     frame, (a, b) = lowered((left, right))
-    space = beneath(frame, a.data, b.data)
+    space = beneath(frame, [a, b])
     batched = a.batched or b.batched
     if not batched or (a.batched and not b.batched and a.ndim == 1 and b.ndim == 2):
         return frame.array(space.matmul(a.data, b.data), batched)
@@ -28,29 +28,29 @@ def _matmul(left: Any, right: Any) -> Any:
     rows = a if a.ndim > 1 else _with_axis(space, a, -2)
     columns = b if b.ndim > 1 else _with_axis(space, b, -1)
     if rows.shape[-1] == columns.shape[-2] == 1:  # an outer product: broadcast, it is much quicker
-        found = space.multiply(*aligned(space, [rows, columns]))
+        found = space.multiply(*aligned(space, [rows, columns])[0])
     else:
-        found = space.matmul(*aligned(space, [rows, columns]))
+        found = space.matmul(*aligned(space, [rows, columns])[0])
     if a.ndim == 1:
         found = space.squeeze(found, axis=-2)
     return frame.array(space.squeeze(found, axis=-1) if b.ndim == 1 else found, True)
 
 
-def _with_axis(space: Any, o: Operand, axis: int) -> Operand:
-    return Operand(space.expand_dims(o.data, axis=axis), o.batched)
+def _with_axis(space: Any, o: BatchedArray, axis: int) -> BatchedArray:
+    return o.like(space.expand_dims(o.data, axis=axis))
 
 
 def _vecdot(left: Any, right: Any, axis: int = -1) -> Any:
     frame, (a, b) = lowered((left, right))
-    space = beneath(frame, a.data, b.data)
+    space = beneath(frame, [a, b])
     back = axis if axis < 0 else axis - max(a.ndim, b.ndim)
-    found = space.vecdot(*aligned(space, [a, b]), axis=back)
+    found = space.vecdot(*aligned(space, [a, b])[0], axis=back)
     return frame.array(found, a.batched or b.batched)
 
 
 def _tensordot(left: Any, right: Any, axes: Any = 2) -> Any:
     """By a product of matrices of the axes that stay and those that are summed over."""
-    frame, (a, b) = lowered((left, right))
+    _, (a, b) = lowered((left, right))
     if isinstance(axes, int):
         axes = (range(a.ndim - axes, a.ndim), range(axes))
     ours, theirs = ([normalize_axis(i, o.ndim) for i in chosen] for o, chosen in zip((a, b), axes, strict=True))
@@ -58,9 +58,8 @@ def _tensordot(left: Any, right: Any, axes: Any = 2) -> Any:
     rest = [i for i in range(b.ndim) if i not in theirs]
     summed = prod(a.shape[i] for i in ours)
     permute, reshape = SHAPING["permute_dims"], SHAPING["reshape"]
-    x, y = frame.array(a.data, a.batched), frame.array(b.data, b.batched)
-    rows = reshape(permute(x, [*stay, *ours]), (prod(a.shape[i] for i in stay), summed))
-    columns = reshape(permute(y, [*theirs, *rest]), (summed, prod(b.shape[i] for i in rest)))
+    rows = reshape(permute(a, [*stay, *ours]), (prod(a.shape[i] for i in stay), summed))
+    columns = reshape(permute(b, [*theirs, *rest]), (summed, prod(b.shape[i] for i in rest)))
     return reshape(_matmul(rows, columns), (*(a.shape[i] for i in stay), *(b.shape[i] for i in rest)))
 
 
@@ -73,37 +72,32 @@ def _of_matrices(name: str) -> Callable[..., Any]:
     """A function of the last two axes, whatever stands before them; of several results each has the examples."""
 
     def call(x: Any, *args: Any, **kwargs: Any) -> Any:
-        frame, (own,) = lowered((x,))
-        found = _beneath_linalg(frame, name, own.data)(own.data, *args, **kwargs)
+        own = of_frame(x)
+        found = getattr(own.beneath.linalg, name)(own.data, *args, **kwargs)
         if not isinstance(found, tuple):
-            return frame.array(found, own.batched)
-        parts: list[Any] = [frame.array(part, own.batched) for part in found]
+            return own.like(found)
+        parts: list[Any] = [own.like(part) for part in found]
         return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
 
     return call
 
 
-def _beneath_linalg(frame: Any, name: str, *arrays: Any) -> Any:
-    return getattr(beneath(frame, *arrays).linalg, name)
-
-
 def _solve(left: Any, right: Any) -> Any:
     frame, (a, b) = lowered((left, right))
-    space = beneath(frame, a.data, b.data)
+    space = beneath(frame, [a, b])
     if not (a.batched or b.batched):
         return frame.array(space.linalg.solve(a.data, b.data), False)
     column = _with_axis(space, b, -1) if b.ndim == 1 else b
-    matrices = aligned(space, [a, column])
-    found = space.linalg.solve(*(m if o.batched else with_examples(space, frame, Operand(m, False))
-                                 for m, o in zip(matrices, (a, column), strict=True)))  # fmt: skip
+    matrices = [frame.array(with_examples(space, frame, o), True) for o in (a, column)]
+    found = space.linalg.solve(*aligned(space, matrices)[0])
     return frame.array(space.squeeze(found, axis=-1) if b.ndim == 1 else found, True)
 
 
 def _cross(left: Any, right: Any, axis: int = -1) -> Any:
     frame, (a, b) = lowered((left, right))
-    space = beneath(frame, a.data, b.data)
+    space = beneath(frame, [a, b])
     back = axis if axis < 0 else axis - max(a.ndim, b.ndim)
-    found = space.linalg.cross(*aligned(space, [a, b]), axis=back)
+    found = space.linalg.cross(*aligned(space, [a, b])[0], axis=back)
     return frame.array(found, a.batched or b.batched)
 
 
