@@ -61,6 +61,12 @@ class Backend:
         """The array's numbers in host memory (shared with it where that is possible)."""
         raise NotImplementedError(self.name)
 
+    def shown(self, array: Any, prefix: str) -> str:
+        """The array as it is printed behind `prefix`: its numbers, or its shape where there are none."""
+        if self.absorbs:
+            return f"shape={array.shape}"
+        return np.array2string(self.to_numpy(array), separator=", ", prefix=prefix, threshold=100)
+
     def to_dlpack(self, array: Any, **options: Any) -> Any:
         """`array.__dlpack__(**options)`, by which other libraries read it."""
         return array.__dlpack__(**options)
@@ -104,6 +110,10 @@ class Backend:
     def out_of_memory(self, error: MemoryError) -> MemoryError:
         """The named error for an allocation of this backend that failed."""
         return error
+
+    def free_memory(self) -> int | None:
+        """Bytes that arrays could still take; None where it cannot be told."""
+        return None
 
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""

@@ -75,10 +75,7 @@ class Tensor(Operators):
         return self.node.__class__ is Leaf
 
     def __repr__(self) -> str:
-        if BACKENDS[self.data.__class__].absorbs:
-            body = f"shape={self.shape}"
-        else:
-            body = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
+        body = BACKENDS[self.data.__class__].shown(self.data, prefix="Tensor(")
         device = "" if self.device == "cpu" else f", device={self.device!r}"
         return f"Tensor({body}, dtype={self.dtype}{device}{', requires_grad=True' if self.requires_grad else ''})"
 

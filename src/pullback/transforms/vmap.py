@@ -6,14 +6,15 @@ from functools import wraps
 from typing import Any
 
 from .. import trees
-from ..backends import BACKENDS
-from ..backends.batched.array import BatchedArray, Frame, current_frame, within
+from ..backends import BACKENDS, backend_for
+from ..backends.batched.array import BatchedArray, Frame, current_frame, numbers, within
 from ..backends.batched.backend import batched_backend
+from ..backends.meta.metering import current_meter
 from ..core.op import ARRAYS, TENSORS, Array, Op
 from ..core.recording import recording
 from ..core.tape import equation
 from ..core.tensor import Tensor, asarray
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, DeviceError, ShapeError
 from ..shapes import normalize_axis
 from .trace import inside, require_function
 
@@ -31,7 +32,20 @@ def _moved(array: Any, source: int, destination: int) -> Any:
 
 
 def _enter(x: Any, axis: int | None, frame: Frame) -> Any:
+    x = _on_its_device(x, frame)
     return frame.array(x, False) if axis is None else frame.array(_moved(x, axis, 0), True)
+
+
+def _on_its_device(x: Any, frame: Frame) -> Any:
+    """An array from around the frame, where the arrays of the frame are."""
+    owner = BACKENDS[x.__class__]
+    if owner is frame.backend or isinstance(x, BatchedArray):
+        return x
+    if owner.rank < frame.backend.rank:
+        return frame.backend.asarray(x)
+    raise DeviceError(
+        f"vmap: an array on {owner.device_of(x)} meets examples on {frame.backend.name}; move one of them with .to()"
+    )
 
 
 def _leave(x: Any, axis: int, frame: Frame) -> Any:
@@ -45,11 +59,11 @@ def _leave(x: Any, axis: int, frame: Frame) -> Any:
     return space.broadcast_to(space.expand_dims(x.data, axis=axis), shape)
 
 
-def _enter_body(xp: Any, x: Array, axis: int | None, frame: Frame) -> Any:
+def vmap_enter(xp: Any, x: Array, axis: int | None, frame: Frame) -> Any:
     return _enter(x, axis, frame)
 
 
-def _leave_body(xp: Any, x: Array, axis: int, frame: Frame) -> Any:
+def vmap_leave(xp: Any, x: Array, axis: int, frame: Frame) -> Any:
     return _leave(x, axis, frame)
 
 
@@ -73,16 +87,17 @@ def _push_leave(xp: Any, t: Any, axis: int, frame: Frame) -> Any:
     return left(t, axis, frame) if xp is TENSORS else _leave(t, axis, frame)
 
 
-ENTER = Op(_enter_body, "op", [_pull_enter], [_push_enter], is_view=True)
-LEAVE = Op(_leave_body, "op", [_pull_leave], [_push_leave], is_view=True)
+ENTER = Op(vmap_enter, "op", [_pull_enter], [_push_enter], is_view=True)
+LEAVE = Op(vmap_leave, "op", [_pull_leave], [_push_leave], is_view=True)
 
 
-def _recorded(op: Op, array: Any, node: Any, axis: int | None, frame: Frame) -> Any:
-    """The node of what `op` made of something at `node`; None where nothing is recorded."""
-    if node is None or not recording():
-        return None
+def _crossed(op: Op, x: Tensor, data: Any, axis: int | None, frame: Frame) -> Tensor:
+    """A tensor of `data`, which `op` made of `x`."""
+    if x.node is None or not recording():
+        return Tensor(data)
     given = {"axis": axis, "frame": frame}
-    return equation(op, (node,), tuple([given[name] for name in op.saves]), None)
+    saved = tuple([given[name] for name in op.saves])
+    return Tensor(data, equation(op, (x.node,), saved, (None, (data.shape, data.dtype))))
 
 
 def entered(x: Tensor, axis: int | None, frame: Frame) -> Tensor:
@@ -93,12 +108,12 @@ def entered(x: Tensor, axis: int | None, frame: Frame) -> Tensor:
     outer = frame.outer
     if outer is not None and not (isinstance(x.data, BatchedArray) and x.data.frame is outer):
         x = entered(x, None, outer)
-    return Tensor(_enter(x.data, axis, frame), _recorded(ENTER, x.data, x.node, axis, frame))
+    return _crossed(ENTER, x, _enter(x.data, axis, frame), axis, frame)
 
 
 def left(x: Tensor, axis: int, frame: Frame) -> Tensor:
     """The tensor of all examples of `x`, along `axis`."""
-    return Tensor(_leave(x.data, axis, frame), _recorded(LEAVE, x.data, x.node, axis, frame))
+    return _crossed(LEAVE, x, _leave(x.data, axis, frame), axis, frame)
 
 
 def _joined(frame: Frame, array: Any, node: Any) -> tuple[Any, Any]:
@@ -107,12 +122,11 @@ def _joined(frame: Frame, array: Any, node: Any) -> tuple[Any, Any]:
 
 
 def new_frame(size: int, like: Any) -> Frame:
-    """A frame inside of the innermost one, for raw arrays beside `like`."""
+    """A frame inside of the innermost one, for raw arrays beside `like`; without numbers where someone meters."""
     outer = current_frame()
     level = 1 if outer is None else outer.level + 1
-    while isinstance(like, BatchedArray):
-        like = like.data
-    return Frame(size, level, outer, BACKENDS[like.__class__], batched_backend(level).array_types[0], _joined)
+    backend = BACKENDS[numbers(like).__class__] if current_meter() is None else backend_for("meta")
+    return Frame(size, level, outer, backend, batched_backend(level).array_types[0], _joined)
 
 
 # --- the transform ----------------------------------------------------------------------------------------------------
@@ -127,11 +141,11 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
             is an int, None (all examples share the argument) or a tree of them that begins as the argument does.
         out_axes: Along which axis they stand in the results: an int, or a tree that begins as the result does.
 
-    Tensors and arrays that f closes over are shared by all examples; gradients go to them as the sum over examples. It
-    nests with itself and with every transform: `vmap(grad(loss), in_axes=(None, 0, 0))` gives gradients by example.
-    Random numbers that f draws are the same for all examples, masks of dropout too: where they shall differ draw them
-    before and map over them. A branch on a number, and a shape that depends on numbers, are refused: they would differ
-    by example.
+    Keyword arguments, and tensors and arrays that f closes over, are shared by all examples; gradients go to them as
+    the sum over examples. It nests with itself and with every transform: `vmap(grad(loss), in_axes=(None, 0, 0))` gives
+    gradients by example. Random numbers that f draws are the same for all examples, masks of dropout too: where they
+    shall differ draw them before and map over them. A branch on a number, and a shape that depends on numbers, are
+    refused: they would differ by example.
 
     Raises (when called):
         ArgumentError: `in_axes` or `out_axes` do not fit, or name no axis of examples at all. ShapeError: arguments
@@ -140,9 +154,9 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
     require_function("vmap", f)
 
     @wraps(f)
-    def mapped(*args: Any) -> Any:
+    def mapped(*args: Any, **kwargs: Any) -> Any:
         flat, spec = trees.flatten(args)
-        axes = _axes("in_axes", in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args), args)
+        axes = _axes("in_axes", in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args), args, "arguments")
         tensors = [
             x if isinstance(x, Tensor) else asarray(x) if a is not None else x for x, a in zip(flat, axes, strict=True)
         ]
@@ -150,9 +164,9 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         frame = new_frame(size, like)
         given = [_given(x, a, frame) for x, a in zip(tensors, axes, strict=True)]
         with _inside(frame):
-            out = f(*trees.unflatten(spec, given))
+            out = f(*trees.unflatten(spec, given), **kwargs)
         leaves, form = trees.flatten(out)
-        places = _axes("out_axes", out_axes, out)
+        places = _axes("out_axes", out_axes, out, "result")
         return trees.unflatten(form, [_result(x, a, frame) for x, a in zip(leaves, places, strict=True)])
 
     return mapped
@@ -176,7 +190,7 @@ def _inside(frame: Frame) -> Iterator[None]:
 def _given(x: Any, axis: int | None, frame: Frame) -> Any:
     if not isinstance(x, Tensor):
         return x
-    return entered(x, axis if axis is None else normalize_axis(axis, x.ndim), frame)
+    return entered(x, axis if axis is None else _place("in_axes", axis, x.ndim), frame)
 
 
 def _result(x: Any, axis: int | None, frame: Frame) -> Tensor:
@@ -185,15 +199,15 @@ def _result(x: Any, axis: int | None, frame: Frame) -> Tensor:
         if isinstance(out.data, BatchedArray) and out.data.frame is frame and out.data.batched:
             raise ArgumentError("vmap: out_axes is None for a result that differs by example")
         return left(out, 0, frame)[0]
-    return left(out, normalize_axis(axis, out.ndim + 1), frame)
+    return left(out, _place("out_axes", axis, out.ndim + 1), frame)
 
 
-def _axes(name: str, axes: Any, tree: Any) -> list[int | None]:
+def _axes(name: str, axes: Any, tree: Any, of: str) -> list[int | None]:
     """An axis for each leaf of `tree`, from a tree that begins as it does."""
     found: list[int | None] = []
 
     def spread(axis: Any, part: Any) -> None:
-        if axis is None or hasattr(axis, "__index__"):
+        if axis is None or (hasattr(axis, "__index__") and not isinstance(axis, bool)):
             found.extend([axis if axis is None else axis.__index__()] * len(trees.flatten(part)[0]))
             return
         if type(axis) is type(part) and isinstance(axis, dict) and axis.keys() == part.keys():
@@ -204,10 +218,17 @@ def _axes(name: str, axes: Any, tree: Any) -> list[int | None]:
             for a, p in zip(axis, part, strict=True):
                 spread(a, p)
             return
-        raise ArgumentError(f"vmap: {name} {axes!r} does not fit the arguments; give an int, None, or a tree like them")
+        raise ArgumentError(f"vmap: {name} {axes!r} does not fit the {of}; give an int, None, or a tree like it")
 
     spread(axes, tree)
     return found
+
+
+def _place(name: str, axis: int, ndim: int) -> int:
+    try:
+        return normalize_axis(axis, ndim)
+    except ShapeError as error:
+        raise ShapeError(f"vmap: {name}: {error}") from None
 
 
 def _size(tensors: Sequence[Any], axes: Sequence[int | None]) -> tuple[int, Any]:
@@ -217,7 +238,7 @@ def _size(tensors: Sequence[Any], axes: Sequence[int | None]) -> tuple[int, Any]
         if axis is not None:
             if x.ndim == 0:
                 raise ShapeError("vmap: an argument of one number has no axis of examples; give None in in_axes")
-            sizes.setdefault(x.shape[normalize_axis(axis, x.ndim)], x.data)
+            sizes.setdefault(x.shape[_place("in_axes", axis, x.ndim)], x.data)
     if len(sizes) > 1:
         raise ShapeError(f"vmap: arguments have {' and '.join(map(str, sizes))} examples; they must agree")
     if not sizes:

@@ -13,7 +13,7 @@ from ..native import NativeArray
 
 __all__ = [
     "BatchedArray", "Frame", "Place", "as_of", "beneath", "current_frame", "frame_of", "have_examples", "innermost",
-    "leaked", "lowered", "of_frame", "within",
+    "leaked", "lowered", "numbers", "of_frame", "within",
 ]  # fmt: skip
 
 
@@ -204,6 +204,13 @@ def have_examples(operands: Sequence[BatchedArray]) -> bool:
         if o.batched:
             return True
     return False
+
+
+def numbers(x: Any) -> Any:
+    """The array with numbers beneath all frames."""
+    while isinstance(x, BatchedArray):
+        x = x.data
+    return x
 
 
 def beneath(frame: Frame, operands: Sequence[BatchedArray]) -> Any:

@@ -12,7 +12,7 @@ from ...errors import ArgumentError
 from ..base import Backend, Namespace, isdtype
 from ..registry import BACKENDS
 from . import functions, indexing, products
-from .array import BatchedArray, Frame, current_frame, frame_of, innermost, leaked, within
+from .array import BatchedArray, Frame, current_frame, frame_of, innermost, leaked, numbers, within
 
 __all__ = ["BatchedBackend", "batched_backend"]
 
@@ -27,6 +27,8 @@ def _to_numpy(x: BatchedArray) -> Any:
         here = here.outer
     if here is None:
         raise leaked()
+    if not x.batched:
+        return BACKENDS[x.data.__class__].to_numpy(x.data)
     raise ArgumentError(
         f"vmap: the numbers of {x.frame.size} examples are asked for where the function sees one; "
         "branch by pb.where, and read results outside"
@@ -34,9 +36,7 @@ def _to_numpy(x: BatchedArray) -> Any:
 
 
 def _any_example(x: BatchedArray) -> Any:
-    while isinstance(x, BatchedArray):
-        x = x.data
-    return x.any()
+    return numbers(x).any()
 
 
 FUNCTIONS |= {"to_numpy": _to_numpy, "any_example": _any_example}
@@ -76,9 +76,9 @@ class BatchedBackend(Backend):
         self.xp = Namespace(products, **constants, **FUNCTIONS, dtype=np.dtype, isdtype=isdtype)
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
-        if isinstance(data, self.array_types):
-            return FUNCTIONS["asarray"](data, dtype=dtype, copy=copy)
-        return data  # functions take what is shared by all examples as it is
+        if hasattr(data, "dtype") and dtype is None and copy is None:
+            return data  # functions take what all examples share as it is
+        return FUNCTIONS["asarray"](data, dtype=dtype, copy=copy)
 
     def joined(self, array: Any, node: Any) -> tuple[Any, Any]:
         frame = innermost()
@@ -93,22 +93,28 @@ class BatchedBackend(Backend):
         found: np.ndarray = _to_numpy(array)
         return found
 
+    def shown(self, array: Any, prefix: str) -> str:
+        return f"one of {array.frame.size} examples, shape={array.shape}"
+
+    def to_dlpack(self, array: Any, **options: Any) -> Any:
+        return self.to_numpy(array).__dlpack__(**options)
+
     def device_of(self, array: Any) -> str:
-        return str(array.frame.backend.device_of(_numbers(array)))
+        return str(array.frame.backend.device_of(numbers(array)))
 
     def on(self, device: str | None) -> Any:
         return innermost().backend.on(device)
 
     @contextmanager
     def walking(self, array: Any) -> Iterator[None]:
-        with within(array.frame), array.frame.backend.walking(_numbers(array)):
+        with within(array.frame), array.frame.backend.walking(numbers(array)):
             yield
 
     def beside(self, array: Any) -> Any:
         return _Beside(self.xp, array.frame)
 
     def nonfinite(self, arrays: Any) -> Any:
-        return arrays[0].frame.backend.nonfinite([_numbers(x) for x in arrays])
+        return arrays[0].frame.backend.nonfinite([numbers(x) for x in arrays])
 
 
 class _Beside:
@@ -127,13 +133,6 @@ class _Beside:
                 return found(*args, **kwargs)
 
         return call
-
-
-def _numbers(x: Any) -> Any:
-    """The array with numbers beneath all frames."""
-    while isinstance(x, BatchedArray):
-        x = x.data
-    return x
 
 
 @cache
