@@ -9,7 +9,7 @@ import pytest
 from op_cases import DIFFERENTIABLE, cases
 
 import pullback as pb
-from pullback.cost.formula import bar, call, latex_name, literal, symbol
+from pullback.costs.formula import bar, call, latex_name, literal, symbol
 
 
 def steps_of(explanation):

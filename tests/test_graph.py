@@ -13,8 +13,8 @@ import pytest
 
 import pullback as pb
 from pullback import errors
-from pullback.cost.boxes import boxes_of
-from pullback.cost.layout import lay_out, twig_places
+from pullback.costs.boxes import boxes_of
+from pullback.costs.layout import lay_out, twig_places
 
 X, LABELS = np.zeros((128, 784), "float32"), np.zeros(128, "int64")
 

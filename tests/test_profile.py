@@ -13,8 +13,8 @@ import pytest
 import pullback as pb
 from pullback.core.op import OPS, wrapped_bodies
 from pullback.core.recording import observe
-from pullback.cost import rates
-from pullback.cost.ledger import Count
+from pullback.costs import rates
+from pullback.costs.ledger import Count
 from pullback.errors import ArgumentError, CheckpointError
 
 

@@ -7,7 +7,7 @@ import pytest
 import stand_in_cupy
 
 import pullback as pb
-from pullback.cost import rates
+from pullback.costs import rates
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from op_cases import DIFFERENTIABLE, cases
 
 import pullback as pb
-from pullback.cost.ledger import Count
+from pullback.costs.ledger import Count
 
 OPS = [op for op in DIFFERENTIABLE if op.samples]
 

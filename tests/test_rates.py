@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pullback.backends import BACKENDS
-from pullback.cost import rates
+from pullback.costs import rates
 
 CPU = BACKENDS[np.ndarray]
 

@@ -61,6 +61,10 @@ class Backend:
         """The array's numbers in host memory (shared with it where that is possible)."""
         raise NotImplementedError(self.name)
 
+    def inspected(self, array: Any) -> np.ndarray:
+        """The numbers for a report: where an array stands for many examples, those of all."""
+        return self.to_numpy(array)
+
     def shown(self, array: Any, prefix: str) -> str:
         """The array as it is printed behind `prefix`: its numbers, or its shape where there are none."""
         if self.absorbs:

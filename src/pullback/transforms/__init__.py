@@ -1,13 +1,8 @@
 """Fourth floor: functions of functions. Each takes a function of trees of tensors and gives a derivative of it."""
 
-from .chain import chain_plan
 from .checkpoint import checkpoint
 from .custom import custom_rule
 from .forward import hessian, hvp, jvp, linearize
 from .reverse import grad, value_and_grad, vjp
-from .vmap import vmap
 
-__all__ = [
-    "chain_plan", "checkpoint", "custom_rule", "grad", "hessian", "hvp", "jvp", "linearize", "value_and_grad", "vjp",
-    "vmap",
-]  # fmt: skip
+__all__ = ["checkpoint", "custom_rule", "grad", "hessian", "hvp", "jvp", "linearize", "value_and_grad", "vjp"]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 
-__all__ = ["ChainPlan", "Segment", "chain_plan"]
+__all__ = ["ChainPlan", "Segment", "chain_plan", "cheapest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +85,19 @@ def chain_plan(factors: Iterable[Sequence[int]]) -> ChainPlan:
         inputs of the next.
     """
     checked = _checked(factors)
-    rows = [m for m, _, _ in checked]
-    columns = [n for _, n, _ in checked]
-    tapes = [tape for _, _, tape in checked]
-    elementary = [tape * min(m, n) for m, n, tape in checked]
-    total = sum(tapes)
+    return cheapest(checked, [tape * min(m, n) for m, n, tape in checked])
+
+
+def cheapest(factors: Sequence[tuple[int, int, int]], elementary: Sequence[int]) -> ChainPlan:
+    """The plan of a chain whose elementary Jacobians cost what is given; the rest is as in `chain_plan`."""
+    rows, columns, tapes = ([factor[i] for factor in factors] for i in range(3))
     best, choices = _solved(rows, columns, tapes, elementary, sweeps=True)
     dense, _ = _solved(rows, columns, tapes, elementary, sweeps=False)
-    last = len(checked) - 1
+    last = len(factors) - 1
     return ChainPlan(
         optimum=int(best[0][last]),
-        tangent=columns[0] * total,
-        adjoint=rows[-1] * total,
+        tangent=columns[0] * sum(tapes),
+        adjoint=rows[-1] * sum(tapes),
         preaccumulation=int(dense[0][last]),
         plan=_segment(0, last, best, choices),
     )

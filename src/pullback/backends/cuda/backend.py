@@ -156,6 +156,10 @@ class CudaBackend(Backend):
             f"{_size(pool.used_bytes())} of it are in use; {_size(free)} of the device's {_size(total)} are free"
         )
 
+    def free_memory(self) -> int | None:
+        pool = cupy.get_default_memory_pool()
+        return int(cupy.cuda.Device().mem_info[0]) + int(pool.free_bytes())
+
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
         raise_complaints()

@@ -1,0 +1,91 @@
+"""pb.jacobian: the whole Jacobian, by rows, by columns, or by a plan between."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import trees
+from ..backends import BACKENDS
+from ..core.tensor import Tensor
+from ..errors import ArgumentError
+from ..transforms.reverse import argument_numbers
+from ..transforms.trace import Trace, require_function
+from .planning import close, compare, planned
+from .walks import by_columns, by_rows, values_of
+
+__all__ = ["MODES", "jacobian"]
+
+MODES = ("auto", "reverse", "forward", "planned")
+
+
+def jacobian(
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    mode: str = "auto",
+    *,
+    chunk_size: int | None = None,
+    memory_limit: int | None = None,
+) -> Callable[..., Any]:
+    """A function that gives the Jacobian of `f`.
+
+    Args:
+        f: A function of trees of tensors to a tree of tensors.
+        argnums: Which arguments to differentiate by, as in `grad`.
+        mode: "reverse" pulls a unit cotangent for each output number, "forward" pushes a unit tangent for each input
+            number, many at once. "planned" cuts the tape into a chain and takes for each part the cheapest of tangents,
+            cotangents and products (see `plan_jacobian`). "auto" takes the mode of fewest operations; to count them
+            takes some milliseconds.
+        chunk_size: How many vectors are walked at once. None: as many as fit into `memory_limit`.
+        memory_limit: Bytes that arrays may take at once, those of the Jacobian included and those that the forward pass
+            saved not. None: half of the memory that is free.
+
+    Returns:
+        A function of the arguments of f. For one output of shape s and one argument of shape t it gives a tensor of
+        shape (*s, *t); else a tree like the value of f of trees like the arguments.
+
+    Raises:
+        ArgumentError: no such mode, or a chunk that holds nothing. When called, as `vjp`; DeviceMemoryError: one vector
+        at a time is more than `memory_limit`.
+    """
+    require_function("jacobian", f)
+    if mode not in MODES:
+        raise ArgumentError(f"jacobian: mode is one of {', '.join(map(repr, MODES))}; got {mode!r}")
+    for name, value in (("chunk_size", chunk_size), ("memory_limit", memory_limit)):
+        if value is not None and (not hasattr(value, "__index__") or value < 1):
+            raise ArgumentError(f"jacobian: {name} is a whole number above 0, or None; got {value!r}")
+
+    def derivative(*args: Any, **kwargs: Any) -> Any:
+        numbers = argument_numbers("jacobian", argnums, len(args))
+        trace = Trace("jacobian", lambda *a: f(*a, **kwargs), args, numbers)
+        form = close(trace)
+        chosen = compare(trace, memory_limit).choice if mode == "auto" else mode
+        if chosen == "planned":
+            blocks = [[_by_plan(trace)]]
+        else:
+            blocks = (by_columns if chosen == "forward" else by_rows)(trace, chunk_size, memory_limit)
+        return trees.unflatten(form, [_like_arguments(trace, row, argnums) for row in blocks])
+
+    return derivative
+
+
+def _by_plan(trace: Trace) -> Tensor:
+    found = planned(trace)
+    if found is None:
+        raise ArgumentError(
+            "jacobian: mode='planned' takes one array to another of the same dtype by a chain of ops, and is not "
+            "differentiated again; take mode='reverse' or 'forward'"
+        )
+    (chain, plan), (head,), (out,) = found, trace.flat_heads, values_of(trace)
+    with trace.walking():
+        matrix = chain.execute(plan.plan, head.data)
+        xp = BACKENDS[head.data.__class__].beside(head.data)
+        return Tensor(xp.reshape(matrix, (*out.shape, *head.shape)))
+
+
+def _like_arguments(trace: Trace, row: Sequence[Tensor], argnums: int | Sequence[int]) -> Any:
+    """The blocks of one output as trees like the arguments."""
+    found = iter(row)
+    made = [
+        trees.unflatten(spec, [next(found) for _ in heads])
+        for spec, heads in zip(trace.specs, trace.heads, strict=True)
+    ]
+    return made[0] if hasattr(argnums, "__index__") else tuple(made)

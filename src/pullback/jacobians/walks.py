@@ -1,0 +1,182 @@
+"""A Jacobian by many walks along one tape at once: rows by VJPs, columns by JVPs, in chunks that fit the memory."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from ..backends import BACKENDS, backend_for
+from ..backends.meta.metering import metering
+from ..core.op import TENSORS
+from ..core.tape import Equation, pull, push
+from ..core.tensor import Tensor
+from ..costs.ledger import Ledger
+from ..errors import DeviceMemoryError
+from ..transforms.trace import Trace
+from ..transforms.vmap import new_frame, vmap
+
+__all__ = [
+    "by_columns",
+    "by_rows",
+    "columns_of",
+    "pulled_on_meta",
+    "pushed_on_meta",
+    "rows_of",
+    "twin",
+    "units",
+    "values_of",
+]
+
+
+def values_of(trace: Trace) -> list[Tensor]:
+    """The outputs of a trace whose value holds tensors only."""
+    return [x for x in trace.outputs if x is not None]
+
+
+def by_rows(trace: Trace, chunk_size: int | None, memory_limit: int | None) -> list[list[Tensor]]:
+    """For each output the Jacobian by each input, of shape (*output, *input): unit cotangents are pulled."""
+    outputs, found = values_of(trace), []
+    for k, out in enumerate(outputs):
+        size = chunk_size or _chunk(trace, out, memory_limit, pulled_on_meta)
+
+        def pulled(g: Tensor, k: int = k) -> list[Tensor]:
+            return trace.pull([g if i == k else None for i in range(len(outputs))])
+
+        blocks = _stacked(vmap(pulled), out, size, [head.shape for head in trace.flat_heads])
+        shapes = [(*out.shape, *head.shape) for head in trace.flat_heads]
+        found.append([TENSORS.reshape(block, shape) for block, shape in zip(blocks, shapes, strict=True)])
+    return found
+
+
+def by_columns(trace: Trace, chunk_size: int | None, memory_limit: int | None) -> list[list[Tensor]]:
+    """The same: unit tangents are pushed."""
+    outputs, heads, columns = values_of(trace), trace.flat_heads, []
+    for j, head in enumerate(heads):
+        size = chunk_size or _chunk(trace, head, memory_limit, pushed_on_meta)
+
+        def pushed(t: Tensor, j: int = j) -> list[Tensor]:
+            return trace.push([t if i == j else None for i in range(len(heads))])
+
+        columns.append(_stacked(vmap(pushed), head, size, [out.shape for out in outputs]))
+    return [
+        [
+            TENSORS.reshape(TENSORS.moveaxis(columns[j][k], 0, -1), (*out.shape, *head.shape))
+            for j, head in enumerate(heads)
+        ]
+        for k, out in enumerate(outputs)
+    ]
+
+
+def _stacked(walk: Callable[..., Any], like: Tensor, chunk: int, shapes: Sequence[Any]) -> list[Tensor]:
+    """What `walk` makes of all unit vectors of the shape of `like`, `chunk` at a time: arrays (like.size, *shape)."""
+    size = like.size
+    if not size:
+        xp = BACKENDS[like.data.__class__].beside(like.data)
+        return [Tensor(xp.zeros((0, *shape), dtype=like.dtype)) for shape in shapes]
+    parts = [walk(Tensor(units(like.data, start, min(chunk, size - start)))) for start in range(0, size, chunk)]
+    if len(parts) == 1:
+        return list(parts[0])
+    return [TENSORS.concat(list(column), axis=0) for column in zip(*parts, strict=True)]
+
+
+def units(like: Any, start: int, count: int) -> Any:
+    """The unit vectors from number `start` on, (count, *shape), beside a raw array of that shape."""
+    xp = BACKENDS[like.__class__].beside(like)
+    size = prod(like.shape)
+    flat = xp.zeros((count * size,), dtype=like.dtype)
+    positions = xp.arange(count) * (size + 1) + start
+    return xp.reshape(xp.scatter_set(flat, positions, 1), (count, *like.shape))
+
+
+# --- raw walks of many vectors at once --------------------------------------------------------------------------------
+
+
+def rows_of(tape: Sequence[Equation], out: Any, end: Any, rows: Any, wanted: set[Any]) -> Any:
+    """Raw cotangents (r, *shape) of the node `out`, pulled along `tape` to the node `end`: (r, *shape) of it.
+
+    None where nothing leads there.
+    """
+    frame = new_frame(rows.shape[0], rows)
+    found = {out: frame.array(rows, True)}
+    with BACKENDS[frame.kind].walking(found[out]):
+        pull(list(tape), found, wanted=wanted)
+    g = found.get(end)
+    return None if g is None else _with_rows(g, rows.shape[0])
+
+
+def columns_of(tape: Sequence[Equation], start: Any, out: Any, columns: Any) -> Any:
+    """Raw tangents (r, *shape) of the node `start`, pushed along `tape` to the node `out`: (r, *shape) of it."""
+    frame = new_frame(columns.shape[0], columns)
+    found = {start: frame.array(columns, True)}
+    with BACKENDS[frame.kind].walking(found[start]):
+        push(tape, found)
+    t = found.get(out)
+    return None if t is None else _with_rows(t, columns.shape[0])
+
+
+def _with_rows(x: Any, count: int) -> Any:
+    xp = BACKENDS[x.data.__class__].beside(x.data)
+    return x.data if x.batched else xp.broadcast_to(xp.expand_dims(x.data, axis=0), (count, *x.data.shape))
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def twin(tape: Sequence[Equation]) -> tuple[list[Equation], dict[Any, Any]]:
+    """The tape on arrays without numbers, and the node that stands for each equation."""
+    meta = backend_for("meta")
+
+    def shapes(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return tuple(map(shapes, value))
+        return meta.asarray(value) if value.__class__ in BACKENDS and hasattr(value, "dtype") else value
+
+    nodes: dict[Any, Any] = {}
+    for e in tape:
+        made = nodes[e] = Equation()
+        made.seq, made.op, made.fit, made.saved = e.seq, e.op, e.fit, shapes(e.saved)
+        made.parents = tuple([nodes.get(n, n) for n in e.parents])
+    return list(nodes.values()), nodes
+
+
+def pulled_on_meta(trace: Trace, out: Tensor, count: int) -> Ledger:
+    """What a pull of so many rows of `out` does."""
+    tape, nodes = twin(trace.tape)
+    wanted = {*trace.ends, *nodes.values()}
+    return _booked(lambda rows: pull(tape, {nodes.get(out.node, out.node): rows}, wanted=wanted), out, count)
+
+
+def pushed_on_meta(trace: Trace, head: Tensor, count: int) -> Ledger:
+    """What a push of so many columns of `head` does."""
+    tape, _ = twin(trace.tape)
+    return _booked(lambda columns: push(tape, {head.node: columns}), head, count)
+
+
+def _booked(walk: Callable[[Any], None], like: Tensor, count: int) -> Ledger:
+    ledger, meta = Ledger(), backend_for("meta")
+    with metering(ledger):
+        given = meta.xp.zeros((count, *like.shape), dtype=like.dtype)
+        frame = new_frame(count, given)
+        vectors = frame.array(given, True)
+        with BACKENDS[frame.kind].walking(vectors):
+            walk(vectors)
+    return ledger
+
+
+def _chunk(trace: Trace, like: Tensor, memory_limit: int | None, booked: Callable[[Trace, Tensor, int], Ledger]) -> int:
+    """How many vectors are walked at once: all of them, if that and the Jacobian fit into the memory."""
+    size = like.size
+    if not size or (like.node not in trace.wanted and like.node not in trace.ends):
+        return 1
+    ends = sum(head.size * head.dtype.itemsize for head in trace.flat_heads)
+    result = sum(out.size for out in values_of(trace)) * ends
+    backend = BACKENDS[like.data.__class__]
+    limit = memory_limit if memory_limit is not None else (backend.free_memory() or 2 * size * ends * 1000) // 2
+    count = size
+    while (needed := booked(trace, like, count).peaks["forward"] + 2 * result) > limit and count > 1:
+        count = -(-count // 2)
+    if needed > limit and memory_limit is not None:
+        raise DeviceMemoryError(
+            f"jacobian: one vector at a time takes {needed:,} bytes with the Jacobian itself, and memory_limit is "
+            f"{memory_limit:,}; raise it, or ask for a part of the outputs"
+        )
+    return count
