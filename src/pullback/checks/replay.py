@@ -16,11 +16,12 @@ from ..core.tape import HEAD, PART, Bundle, Equation, pull, push
 from ..core.tensor import Tensor
 from ..errors import NonFiniteError, RuleError
 from ..transforms.packed import GATHER
+from ..transforms.vmap import ENTER, LEAVE
 from .places import Call, Line, input_name, layer_of, source_of
 
 __all__ = ["Record", "Replay", "arrays_of", "depth", "nonfinite"]
 
-_BETWEEN = (HEAD, PART, GATHER)
+_BETWEEN = (HEAD, PART, GATHER, ENTER, LEAVE)
 depth: ContextVar[int] = ContextVar("depth", default=0)
 """How many walks this is inside of; -1 where one equation is replayed, so that walks inside of it count as whole."""
 
@@ -274,7 +275,7 @@ class _facts:
 
 
 def _host(array: Any) -> np.ndarray:
-    return np.asarray(BACKENDS[array.__class__].to_numpy(array), dtype=np.float64)
+    return np.asarray(BACKENDS[array.__class__].inspected(array), dtype=np.float64)
 
 
 def _ones_like(array: Any) -> Any:
@@ -308,7 +309,7 @@ def _cause(e: Any, operands: Sequence[tuple[str, Any]], wide: Callable[[], Any])
 
 def _at(x: Any, shape: Sequence[int], place: tuple[int, ...]) -> Any:
     """The number of an operand that meets `place` of a result of this shape."""
-    array = x if isinstance(x, bool | int | float) else BACKENDS[x.__class__].to_numpy(x)
+    array = x if isinstance(x, bool | int | float) else BACKENDS[x.__class__].inspected(x)
     try:
         return np.broadcast_to(array, shape)[place].item()
     except ValueError:
@@ -329,7 +330,7 @@ def _widened(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return type(x)(map(_widened, x))
     if hasattr(x, "dtype") and hasattr(x, "shape"):
-        return _host(x) if is_floating(x.dtype) else BACKENDS[x.__class__].to_numpy(x)
+        return _host(x) if is_floating(x.dtype) else BACKENDS[x.__class__].inspected(x)
     return x
 
 

@@ -12,8 +12,8 @@ from ..base import Backend
 from ..native import NativeArray
 
 __all__ = [
-    "BatchedArray", "Frame", "Place", "as_of", "beneath", "current_frame", "frame_of", "have_examples", "innermost",
-    "leaked", "lowered", "numbers", "of_frame", "within",
+    "BatchedArray", "Frame", "Inside", "Place", "as_of", "beneath", "current_frame", "frame_of", "have_examples",
+    "innermost", "leaked", "lowered", "numbers", "of_frame", "within",
 ]  # fmt: skip
 
 
@@ -55,6 +55,24 @@ def within(frame: Frame) -> Iterator[None]:
         yield
     finally:
         _frame.reset(token)
+
+
+class Inside:
+    """A namespace whose new arrays belong to a frame, wherever its functions are called."""
+
+    def __init__(self, frame: Frame, space: Any) -> None:
+        self._frame, self._space = frame, space
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._space, name)
+        if not callable(found) or isinstance(found, type):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with within(self._frame):
+                return found(*args, **kwargs)
+
+        return call
 
 
 @dataclass(frozen=True)

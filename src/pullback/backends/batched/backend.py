@@ -10,9 +10,9 @@ import numpy as np
 
 from ...errors import ArgumentError
 from ..base import Backend, Namespace, isdtype
-from ..registry import BACKENDS
+from ..registry import BACKENDS, backend_for
 from . import functions, indexing, products
-from .array import BatchedArray, Frame, current_frame, frame_of, innermost, leaked, numbers, within
+from .array import BatchedArray, Inside, current_frame, frame_of, innermost, leaked, numbers, within
 
 __all__ = ["BatchedBackend", "batched_backend"]
 
@@ -96,6 +96,10 @@ class BatchedBackend(Backend):
     def shown(self, array: Any, prefix: str) -> str:
         return f"one of {array.frame.size} examples, shape={array.shape}"
 
+    def inspected(self, array: Any) -> np.ndarray:
+        found = numbers(array)
+        return BACKENDS[found.__class__].inspected(found)
+
     def to_dlpack(self, array: Any, **options: Any) -> Any:
         return self.to_numpy(array).__dlpack__(**options)
 
@@ -103,7 +107,7 @@ class BatchedBackend(Backend):
         return str(array.frame.backend.device_of(numbers(array)))
 
     def on(self, device: str | None) -> Any:
-        return innermost().backend.on(device)
+        return (innermost().backend if device is None else backend_for(device)).on(device)
 
     @contextmanager
     def walking(self, array: Any) -> Iterator[None]:
@@ -111,28 +115,10 @@ class BatchedBackend(Backend):
             yield
 
     def beside(self, array: Any) -> Any:
-        return _Beside(self.xp, array.frame)
+        return Inside(array.frame, self.xp)
 
     def nonfinite(self, arrays: Any) -> Any:
         return arrays[0].frame.backend.nonfinite([numbers(x) for x in arrays])
-
-
-class _Beside:
-    """The namespace, with new arrays made in a frame."""
-
-    def __init__(self, xp: Namespace, frame: Frame) -> None:
-        self._xp, self._frame = xp, frame
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._xp, name)
-        if not callable(found) or isinstance(found, type):
-            return found
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with within(self._frame):
-                return found(*args, **kwargs)
-
-        return call
 
 
 @cache
