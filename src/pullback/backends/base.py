@@ -101,9 +101,9 @@ class Backend:
         """A context in which floating-point exceptions inside rules are not reported one op at a time."""
         return nullcontext()
 
-    def joined(self, array: Any, node: Any) -> tuple[Any, Any]:
-        """`array`, which is of a backend of lower rank and comes from `node` of the tape, as one of this backend, and
-        the node that it comes from then."""
+    def joined(self, array: Any, node: Any, other: Any) -> tuple[Any, Any]:
+        """`array`, which is of a backend of lower rank and comes from `node` of the tape, as one of this backend that
+        may stand beside `other`, and the node that it comes from then."""
         return self.asarray(array), node
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:

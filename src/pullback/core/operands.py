@@ -74,6 +74,7 @@ def together(
 
 def _joined(op: Op, arrays: Sequence[Any], nodes: Sequence[Any], backend: Backend) -> tuple[list[Any], tuple[Any, ...]]:
     """Arrays of several backends as arrays of the one of highest rank, if there is one."""
+    other = next(a for a in arrays if a.__class__ not in WEAK and a is not None and BACKENDS[a.__class__] is backend)
     found = []
     for a, node in zip(arrays, nodes, strict=True):
         owner = backend if a is None or a.__class__ in WEAK else BACKENDS[a.__class__]
@@ -81,7 +82,7 @@ def _joined(op: Op, arrays: Sequence[Any], nodes: Sequence[Any], backend: Backen
             raise DeviceError(
                 f"{op.name}: its inputs are on different devices; move them with .to(): {inputs_met(op, arrays)}"
             )
-        found.append((a, node) if owner is backend else backend.joined(a, node))
+        found.append((a, node) if owner is backend else backend.joined(a, node, other))
     return [a for a, _ in found], tuple([node for _, node in found])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import trees
 from ..backends import BACKENDS, backend_for
-from ..backends.batched.array import BatchedArray, Frame, current_frame, numbers, within
+from ..backends.batched.array import BatchedArray, Frame, current_frame, leaked, numbers, within
 from ..backends.batched.backend import batched_backend
 from ..backends.meta.metering import current_meter
 from ..core.op import ARRAYS, TENSORS, Array, Op
@@ -38,8 +38,12 @@ def _enter(x: Any, axis: int | None, frame: Frame) -> Any:
 
 def _on_its_device(x: Any, frame: Frame) -> Any:
     """An array from around the frame, where the arrays of the frame are."""
+    if isinstance(x, BatchedArray):
+        if x.frame is not frame.outer:
+            raise leaked()
+        return x
     owner = BACKENDS[x.__class__]
-    if owner is frame.backend or isinstance(x, BatchedArray):
+    if owner is frame.backend:
         return x
     if owner.rank < frame.backend.rank:
         return frame.backend.asarray(x)
@@ -51,7 +55,7 @@ def _on_its_device(x: Any, frame: Frame) -> Any:
 def _leave(x: Any, axis: int, frame: Frame) -> Any:
     """The raw array of an array of the frame, with the examples along `axis`."""
     if not (isinstance(x, BatchedArray) and x.frame is frame):
-        x = frame.array(x, False)
+        x = _enter(x, None, frame)
     if x.batched:
         return _moved(x.data, 0, axis)
     space = BACKENDS[x.data.__class__].beside(x.data)

@@ -12,7 +12,7 @@ from ...errors import ArgumentError
 from ..base import Backend, Namespace, isdtype
 from ..registry import BACKENDS, backend_for
 from . import functions, indexing, products
-from .array import BatchedArray, Inside, current_frame, frame_of, innermost, leaked, numbers, within
+from .array import BatchedArray, Frame, Inside, current_frame, frame_of, innermost, leaked, numbers, within
 
 __all__ = ["BatchedBackend", "batched_backend"]
 
@@ -80,10 +80,8 @@ class BatchedBackend(Backend):
             return data  # functions take what all examples share as it is
         return FUNCTIONS["asarray"](data, dtype=dtype, copy=copy)
 
-    def joined(self, array: Any, node: Any) -> tuple[Any, Any]:
-        frame = innermost()
-        if frame.kind not in self.array_types:
-            raise leaked()
+    def joined(self, array: Any, node: Any, other: Any) -> tuple[Any, Any]:
+        frame: Frame = other.frame  # not the innermost: walks go through frames that were left
         return frame.join(frame, array, node)
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
