@@ -15,6 +15,7 @@ QUESTIONS = {
     "per_op": "seconds to record and pull one op, beside NumPy's own calls and the peers",
     "observers": "what watching a training step costs",
     "memory": "bytes that a 12-layer MLP keeps and its peak during backward",
+    "jacobians": "seconds for a whole Jacobian, by rows, columns or a plan, beside JAX and autograd",
     "gradient": "what the gradient of an MLP costs as a multiple of its value, in operations and in time",
     "counts": "operations of a 12-layer net and its derivatives, by our ledger and by the counters of the peers",
 }

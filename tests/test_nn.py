@@ -413,3 +413,12 @@ def test_threads_may_apply_one_module_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_the_weight_of_layer_norm_may_be_a_number():
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    found = pb.grad(lambda x: pb.sum(pb.layer_norm(x, 6, 1.0) ** 2))(x)
+    expected = pb.grad(lambda x: pb.sum(pb.layer_norm(x, np.full(4, 6.0), np.ones(4)) ** 2))(x)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-12)
+    with pytest.raises(pb.errors.PullbackError, match="layer_norm"):
+        pb.layer_norm(x, np.ones(3))

@@ -111,7 +111,7 @@ def _form(trace: Trace) -> Any:
 def _facts(value: Any) -> Any:
     """Shape, dtype, class and layout of an array; parameters as they are."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return value.__class__, value.shape, str(value.dtype), getattr(value, "strides", None)
+        return value.__class__, value.shape, value.dtype, getattr(value, "strides", None)
     return tuple(map(_facts, value)) if isinstance(value, tuple | list) else (value.__class__, value)
 
 

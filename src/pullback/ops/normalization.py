@@ -96,7 +96,7 @@ def layer_norm_slope(
     not to be used.
     """
     dx = _pull(xp, (_scaled(g, weight), 0.0), (standardized, inverse_deviation), axis)
-    dweight = dx if weight is None else xp.sum_to(g * standardized, weight.shape)
+    dweight = xp.sum_to(g * standardized, weight.shape) if hasattr(weight, "shape") else dx
     return dx, dweight, dx if bias_shape is None else xp.sum_to(g, bias_shape)
 
 
