@@ -1,4 +1,4 @@
-"""vmap of every op, read off the op table: values and derivatives of all examples at once are those of a Python loop."""
+"""vmap of every op, read off the op table: values and derivatives at all examples are those of a Python loop."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ from pullback.core.define import all_samples
 from pullback.core.op import OPS, Op, Sample
 
 EXAMPLES = 3
+# The shapes of their results depend on numbers.
 BY_NUMBERS = {
     "nonzero",
     "unique_all",
     "unique_counts",
     "unique_inverse",
     "unique_values",
-}  # their shapes depend on them
+}
 OF_ARRAYS = [op for op in OPS.values() if op.inputs]
 
 Place = tuple[int, int | None]  # of an array among the arguments, and in a list there

@@ -261,7 +261,7 @@ class Tensor(Operators):
                 )
             self.assign_(TENSORS.at_set(self.detach(), value, index))
             return
-        made = TENSORS.at_set(self, value, index)
+        made = TENSORS.at_set(_beside_index(self, index), value, index)
         self.data, self.node = made.data, made.node
 
     @property
@@ -270,7 +270,7 @@ class Tensor(Operators):
         return At(self)
 
     def __getitem__(self, index: _Index) -> "Tensor":
-        return TENSORS.getitem(self, index)
+        return TENSORS.getitem(_beside_index(self, index), index)
 
     # --- moving ---
 
@@ -339,11 +339,21 @@ class At:
 
     def set(self, value: TensorLike) -> Tensor:
         """x with `value` at the index. Where positions repeat, which one is written last is not defined."""
-        return TENSORS.at_set(self.tensor, value, self.index)
+        return TENSORS.at_set(_beside_index(self.tensor, self.index), value, self.index)
 
     def add(self, value: TensorLike) -> Tensor:
         """x with `value` added at the index; repeated positions add up."""
-        return TENSORS.at_add(self.tensor, value, self.index)
+        return TENSORS.at_add(_beside_index(self.tensor, self.index), value, self.index)
+
+
+def _beside_index(x: Tensor, index: Any) -> Tensor:
+    """`x` as a tensor of the backend of tensors in its index, where that is one of higher rank."""
+    for entry in index if index.__class__ is tuple else (index,):
+        if entry.__class__ is Tensor and entry.data.__class__ is not x.data.__class__:
+            backend = BACKENDS[entry.data.__class__]
+            if backend.rank > BACKENDS[x.data.__class__].rank:
+                x = Tensor(*backend.joined(x.data, x.node, entry.data))
+    return x
 
 
 def new_tensor(data: Any, node: Any) -> Tensor:

@@ -153,6 +153,9 @@ class BatchedArray(NativeArray):
     def __repr__(self) -> str:
         return f"BatchedArray({self.frame.size} x {self.shape}, {self.dtype})"
 
+    def __reduce__(self) -> Any:
+        raise ArgumentError("vmap: an array of examples cannot be copied or pickled where the function sees one")
+
     def __bool__(self) -> bool:
         """Whether it holds of any example: bodies of ops look at numbers only to refuse them."""
         return bool(self.call("any_example", self))

@@ -88,6 +88,18 @@ def _unchanged(name: str) -> Function:
     return call
 
 
+def _with_dtype(frame: Frame, options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the dtype as the array library beneath names it."""
+    if options.get("dtype") is not None:
+        options["dtype"] = frame.backend.xp.dtype(options["dtype"])
+    return options
+
+
+def _astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
+    own = of_frame(x)
+    return own.like(own.beneath.astype(own.data, own.frame.backend.xp.dtype(dtype), copy=copy))
+
+
 # --- along axes -------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +107,7 @@ def _reduction(name: str) -> Function:
     def call(x: Any, axis: Any = None, keepdims: bool = False, **kwargs: Any) -> Any:
         own = of_frame(x)
         axes: Any = axis
+        kwargs = _with_dtype(own.frame, kwargs) if kwargs else kwargs
         if own.batched:
             axes = tuple(a + 1 for a in normalize_axes(axis, own.ndim))
             if not axes and own.ndim == 0:  # of numbers: the sum of one is itself
@@ -275,7 +288,7 @@ def _new(name: str) -> Function:
         frame = device.frame if isinstance(device, Place) else innermost()
         while isinstance(device, Place):  # that of the array with numbers
             device = device.device
-        options = kwargs if device is None else kwargs | {"device": device}
+        options = _with_dtype(frame, kwargs if device is None else kwargs | {"device": device})
         return frame.array(getattr(frame.backend.xp, name)(*args, **options), False)
 
     return call
@@ -284,7 +297,7 @@ def _new(name: str) -> Function:
 def _new_like(name: str) -> Function:
     def call(x: Any, *args: Any, **kwargs: Any) -> Any:
         own = of_frame(x)
-        data = getattr(own.beneath, name)(own.data, *args, **kwargs)
+        data = getattr(own.beneath, name)(own.data, *args, **_with_dtype(own.frame, kwargs))
         return own.like(data)
 
     return call
@@ -294,16 +307,15 @@ def _asarray(x: Any, dtype: Any = None, copy: bool | None = None, **_: Any) -> A
     if not hasattr(x, "dtype"):
         return _new("asarray")(x, dtype=dtype)
     own = of_frame(x)
-    options = {} if copy is None else {"copy": copy}
-    data = own.beneath.asarray(own.data, dtype=dtype, **options)
-    return own.like(data)
+    options = {"dtype": dtype} | ({} if copy is None else {"copy": copy})
+    return own.like(own.beneath.asarray(own.data, **_with_dtype(own.frame, options)))
 
 
 # --- to be continued in `indexing` and `products` ---------------------------------------------------------------------
 
 FUNCTIONS: dict[str, Function] = {name: _elementwise(name) for name in ELEMENTWISE} | {
     "in_place": _in_place,
-    "astype": _unchanged("astype"),
+    "astype": _astype,
     "tril": _unchanged("tril"),
     "triu": _unchanged("triu"),
     "matrix_transpose": _unchanged("matrix_transpose"),
