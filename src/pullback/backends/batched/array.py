@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 from ...errors import ArgumentError
@@ -65,6 +66,8 @@ class Inside:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._space, name)
+        if isinstance(found, SimpleNamespace):
+            return Inside(self._frame, found)
         if not callable(found) or isinstance(found, type):
             return found
 
@@ -121,7 +124,7 @@ class BatchedArray(NativeArray):
     @property
     def beneath(self) -> Any:
         """The namespace of the array beneath: that of outer frames, or of the device."""
-        return self.space if isinstance(self.data, BatchedArray) else self.frame.backend.xp
+        return beneath(self.frame, (self,))
 
     def like(self, data: Any) -> "BatchedArray":
         """An array of the same frame, that has examples if this one does."""
@@ -237,5 +240,5 @@ def numbers(x: Any) -> Any:
 def beneath(frame: Frame, operands: Sequence[BatchedArray]) -> Any:
     """The namespace in which what stands beneath operands meets: that of outer frames, or of the device."""
     if frame.outer is not None and any(isinstance(o.data, BatchedArray) for o in operands):
-        return BatchedArray.space
+        return Inside(frame.outer, BatchedArray.space)
     return frame.backend.xp
