@@ -16,6 +16,7 @@ QUESTIONS = {
     "observers": "what watching a training step costs",
     "memory": "bytes that a 12-layer MLP keeps and its peak during backward",
     "jacobians": "seconds for a whole Jacobian, by rows, columns or a plan, beside JAX and autograd",
+    "per_example": "seconds for the gradients of an MLP by example, by vmap, by a loop and by the peers",
     "gradient": "what the gradient of an MLP costs as a multiple of its value, in operations and in time",
     "counts": "operations of a 12-layer net and its derivatives, by our ledger and by the counters of the peers",
 }
@@ -32,6 +33,8 @@ def main() -> None:
 
     for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
+    if options.threads == 1:  # XLA takes all cores or one
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
     from .runner import environment
 
