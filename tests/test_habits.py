@@ -26,6 +26,7 @@ FLOORS = {
     "pullback.__main__": 7,
     "pullback.cli": 6,
     "pullback.training": 5,
+    "pullback.bench": 5,
     "pullback.nn": 5,
     "pullback.optim": 5,
     "pullback.data": 5,

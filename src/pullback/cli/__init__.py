@@ -1,11 +1,11 @@
-"""`pullback train` and `pullback info`. A user's mistake is one line on standard error, never a traceback."""
+"""`pullback train`, `bench` and `info`. A user's mistake is one line on standard error, never a traceback."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from ..errors import ArgumentError, PullbackError
-from . import info, train
+from . import bench, info, train
 
 __all__ = ["main"]
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (None: the program's own) and give the exit status."""
     parser = argparse.ArgumentParser(prog="pullback", description="Tensors that differentiate, from the command line.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
-    for command in (train, info):
+    for command in (train, bench, info):
         command.add_to(commands)
     given = parser.parse_args(arguments)
     try:

@@ -1,0 +1,1 @@
+"""Fifth floor: `pullback bench`, and the races that benchmarks are made of."""
