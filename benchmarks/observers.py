@@ -20,7 +20,7 @@ OBSERVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"detect_nonfi
 
 
 def answer(quick: bool) -> dict[str, Any]:
-    """Microseconds per step, and of each observer the share that it adds (the issue asks for less than 0.1)."""
+    """Microseconds per step, and of each observer the share that it adds (less than 0.1 is asked)."""
     answers = {}
     for net, (sizes, batch) in (NETS | WIDE).items():
         problem = Problem(sizes, batch)

@@ -243,7 +243,7 @@ class Replay:
     def _refuse(self, what: str, e: Any, operands: Sequence[tuple[str, Any]], *words: str) -> NoReturn:
         """Raise the error: what happened, where, with which operands, and why."""
         record = self.records.get(e.seq)
-        counts = _facts(operands[-1][1])
+        counts = _Facts(operands[-1][1])
         lines = [f"detect_nonfinite: {counts.nan} NaN and {counts.infinite} infinite numbers, {what}"]
         if record is None:
             lines += ["recorded before detect_nonfinite began, so its line is not known"]
@@ -251,11 +251,11 @@ class Replay:
             layer = layer_of(record.call)
             lines += [f"in layer {layer}"] if layer else []
             lines += [f"at {source_of(record.line)}"]
-        lines += [f"{name}: {_facts(x)}" for name, x in operands]
+        lines += [f"{name}: {_Facts(x)}" for name, x in operands]
         raise NonFiniteError("\n  ".join([*lines, *filter(None, words)]))
 
 
-class _facts:
+class _Facts:
     """Shape, dtype and range of an operand, in words."""
 
     def __init__(self, x: Any) -> None:
