@@ -38,8 +38,8 @@ def answer(quick: bool) -> dict[str, Any]:
 
 
 def profile_overhead(quick: bool) -> dict[str, Any]:
-    """Microseconds per step in blocks of a profile and in none, and the share that it adds (the issue asks for less
-    than 0.05); and the milliseconds that an empty block takes, once for all of its steps.
+    """Microseconds per step in blocks of a profile and in none, and the share that it adds (less than 0.05 is
+    asked); and the milliseconds that an empty block takes, once for all of its steps.
 
     Blocks are short and take turns, so that both of a pair meet the same moment of the machine; the first step of each
     is not timed, and neither is the making of the block.
