@@ -64,35 +64,32 @@ def _leave(x: Any, axis: int, frame: Frame) -> Any:
 
 
 def vmap_enter(xp: Any, x: Array, axis: int | None, frame: Frame) -> Any:
+    """The body of `ENTER`: an array of examples along `axis`, or one that all share, as one example sees it."""
     return _enter(x, axis, frame)
 
 
 def vmap_leave(xp: Any, x: Array, axis: int, frame: Frame) -> Any:
+    """The body of `LEAVE`: all examples, along `axis`."""
     return _leave(x, axis, frame)
 
 
-def _pull_enter(xp: Any, g: Any, axis: int | None, frame: Frame) -> Any:
-    if xp is TENSORS:
-        out = left(g, axis or 0, frame)
-        return out if axis is not None else TENSORS.sum(out, axis=0)
-    out = _leave(g, axis or 0, frame)
-    return out if axis is not None else ARRAYS[out.__class__].sum(out, axis=0)
-
-
-def _pull_leave(xp: Any, g: Any, axis: int, frame: Frame) -> Any:
+def _entering(xp: Any, g: Any, axis: int | None, frame: Frame) -> Any:
     return entered(g, axis, frame) if xp is TENSORS else _enter(g, axis, frame)
 
 
-def _push_enter(xp: Any, t: Any, axis: int | None, frame: Frame) -> Any:
-    return entered(t, axis, frame) if xp is TENSORS else _enter(t, axis, frame)
+def _leaving(xp: Any, g: Any, axis: int, frame: Frame) -> Any:
+    return left(g, axis, frame) if xp is TENSORS else _leave(g, axis, frame)
 
 
-def _push_leave(xp: Any, t: Any, axis: int, frame: Frame) -> Any:
-    return left(t, axis, frame) if xp is TENSORS else _leave(t, axis, frame)
+def _pull_of_enter(xp: Any, g: Any, axis: int | None, frame: Frame) -> Any:
+    if axis is not None:
+        return _leaving(xp, g, axis, frame)
+    out = _leaving(xp, g, 0, frame)
+    return (xp if xp is TENSORS else ARRAYS[out.__class__]).sum(out, axis=0)
 
 
-ENTER = Op(vmap_enter, "op", [_pull_enter], [_push_enter], is_view=True)
-LEAVE = Op(vmap_leave, "op", [_pull_leave], [_push_leave], is_view=True)
+ENTER = Op(vmap_enter, "op", [_pull_of_enter], [_entering], is_view=True)
+LEAVE = Op(vmap_leave, "op", [_entering], [_leaving], is_view=True)
 
 
 def _crossed(op: Op, x: Tensor, data: Any, axis: int | None, frame: Frame) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ...errors import DeviceError
+from ..native import NativeArray
 from .metering import Meter, current_meter
 
 __all__ = ["MetaArray", "fresh", "iterated", "joined", "kept", "nbytes_of", "outside", "view", "work"]
@@ -29,7 +30,7 @@ class _Buffer:
             self.meter.release(self.nbytes)
 
 
-class MetaArray:
+class MetaArray(NativeArray):
     """An array without numbers, with the layout that NumPy would give it.
 
     Attributes:
@@ -43,7 +44,6 @@ class MetaArray:
     """
 
     __slots__ = ("__weakref__", "base", "buffer", "dtype", "ghost", "known", "ndim", "origin", "shape", "size")
-    __array_ufunc__ = None  # NumPy's scalars leave operators to this class
 
     def __init__(self, ghost: np.ndarray, buffer: _Buffer, owner: bool, known: np.ndarray | None = None) -> None:
         self.ghost, self.buffer, self.base, self.known = ghost, buffer, None if owner else buffer, known
@@ -94,49 +94,6 @@ class MetaArray:
         raise DeviceError("a tensor on 'meta' has no memory that another library could read")
 
     __dlpack_device__ = __dlpack__
-
-    def reshape(self, *shape: Any) -> "MetaArray":
-        """As NumPy's method."""
-        return self.call("reshape", self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
-
-    def __getitem__(self, index: Any) -> "MetaArray":
-        return self.call("getitem", self, index)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.call("setitem", self, index, value)
-
-    call: Callable[..., Any]  # the native functions by name; `functions` gives it
-
-
-def _operator(name: str) -> Callable[[MetaArray, Any], Any]:
-    return lambda self, other: self.call(name, self, other)
-
-
-def _reflected(name: str) -> Callable[[MetaArray, Any], Any]:
-    return lambda self, other: self.call(name, other, self)
-
-
-def _in_place(name: str) -> Callable[[MetaArray, Any], Any]:
-    return lambda self, other: self.call("in_place", name, self, other)
-
-
-_OPERATORS = {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide",
-    "mod": "remainder", "pow": "pow", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or",
-    "xor": "bitwise_xor", "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
-}  # fmt: skip
-_COMPARISONS = {
-    "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
-}  # fmt: skip
-for _short, _name in _OPERATORS.items():
-    setattr(MetaArray, f"__{_short}__", _operator(_name))
-    setattr(MetaArray, f"__r{_short}__", _reflected(_name))
-    setattr(MetaArray, f"__i{_short}__", _in_place(_name))
-for _short, _name in _COMPARISONS.items():
-    setattr(MetaArray, f"__{_short}__", _operator(_name))
-for _short, _name in {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_invert"}.items():
-    setattr(MetaArray, f"__{_short}__", lambda self, _name=_name: self.call(_name, self))
-MetaArray.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 @lru_cache(maxsize=64)
