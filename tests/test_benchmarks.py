@@ -50,6 +50,18 @@ def test_contenders_of_one_op_pull_the_same_gradient(load):
         np.testing.assert_allclose(np.asarray(make()()), expected, rtol=1e-5, err_msg=name)
 
 
+def test_contenders_give_the_same_gradients_by_example(load):
+    per_example = load("per_example")
+    problem = load("steps").Problem((5, 8, 6, 3), 7)
+    slow = {"torch", "jax"}  # to import; they are checked before they are timed
+    makers = {name: make for name, make in per_example.CONTENDERS.items() if name not in slow}
+    contenders = {name: make(problem) for name, make in makers.items()}
+    assert [np.shape(g) for g in contenders["numpy"]()][:2] == [(7, 5, 8), (7, 8)]
+    per_example.check(contenders)
+    with pytest.raises(AssertionError, match="wrong computes something else"):
+        per_example.check({**contenders, "wrong": lambda: [g + 1 for g in contenders["numpy"]()]})
+
+
 def test_every_contender_runs_in_every_round(load):
     runner = load("runner")
     calls = {"a": 0, "b": 0}
