@@ -21,6 +21,7 @@ import numpy as np
 from scipy import special
 
 from pullback.backends import Backend, Namespace, register
+from pullback.backends.batched.array import BatchedArray
 from pullback.backends.numpy_backend import NumpyBackend
 
 __all__ = ["CountedArray", "CountingBackend", "Counts", "counting"]
@@ -388,8 +389,16 @@ _OPERATORS = {
 _COMPARISONS = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
 }  # fmt: skip
+
+
+def infix(ufunc: Any) -> Callable[..., Any]:
+    """An operator; where the other operand is of a frame of vmap, it is that one's."""
+    counted = native(ufunc.__name__, ufunc)
+    return lambda a, b: NotImplemented if isinstance(b, BatchedArray) else counted(a, b)
+
+
 for _short, _ufunc in (_OPERATORS | _COMPARISONS).items():
-    setattr(CountedArray, f"__{_short}__", native(_ufunc.__name__, _ufunc))
+    setattr(CountedArray, f"__{_short}__", infix(_ufunc))
 for _short, _ufunc in _OPERATORS.items():
     setattr(CountedArray, f"__r{_short}__", reflected(_ufunc))
     setattr(CountedArray, f"__i{_short}__", in_place(_ufunc.__name__, _ufunc))

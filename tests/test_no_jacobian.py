@@ -399,7 +399,18 @@ def test_columns_of_a_jacobian_may_not_be_joined():
         return pb.stack([push(t) for t in basis], axis=-1)
 
     assert "holds 4 JVPs of 4 numbers each" in refused(by_linearize)
-    assert "holds 4 JVPs" in refused(pb.hessian(lambda x: pb.sum(f(x))), x)
+
+
+def test_transforms_that_form_a_jacobian_are_refused():
+    x = RNG.normal(size=4)
+    assert "hessian: no_jacobian: it forms the Jacobian of 4 numbers by 4" in refused(
+        pb.hessian(lambda x: pb.sum(f(x))), x
+    )
+    for mode in ("auto", "reverse", "forward", "planned"):
+        assert "jacobian: no_jacobian: it forms" in refused(pb.jacobian(pb.tanh, mode=mode), x)
+    with pb.no_jacobian():
+        pb.jacobian(pb.sum)(x)
+        pb.hessian(pb.tanh)(0.5)
 
 
 def test_other_threads_are_not_watched():

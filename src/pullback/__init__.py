@@ -14,7 +14,7 @@ from .core.tensor import Tensor, asarray, tensor
 from .dtypes import *
 from .interop import from_dlpack
 from .ops import *
-from .transforms import checkpoint, custom_rule, grad, hessian, hvp, jvp, linearize, value_and_grad, vjp
+from .transforms import checkpoint, custom_rule, grad, hvp, jvp, linearize, value_and_grad, vjp
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,9 @@ if _typing.TYPE_CHECKING:
     from .costs.graph import trace
     from .costs.profile import profile
     from .costs.report import cost
+    from .jacobians.hessian import hessian
     from .jacobians.jacobian import jacobian
+    from .jacobians.operators import linear_operator
     from .jacobians.planning import plan_jacobian
     from .transforms.chain import chain_plan
     from .transforms.vmap import vmap
@@ -35,7 +37,8 @@ else:
     _on_demand = {
         "checks": ("check_gradients", "detect_nonfinite", "no_jacobian"),
         "costs": ("cost", "explain", "profile", "trace"),
-        "jacobians": ("jacobian", "plan_jacobian"),
+        "jacobians": ("hessian", "jacobian", "plan_jacobian"),
+        "jacobians.operators": ("linear_operator",),
         "transforms.chain": ("chain_plan",),
         "transforms.vmap": ("vmap",),
     }

@@ -39,6 +39,7 @@ class NativeArray:
     __hash__ = object.__hash__
 
     call: Callable[..., Any]
+    takes_others = False  # whether its functions take arrays of the other classes: operators with those are left to it
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         return self.call("to_numpy", self)
@@ -54,8 +55,12 @@ class NativeArray:
         self.call("setitem", self, index, value)
 
 
+def _leaves_it(x: NativeArray, other: Any) -> bool:
+    return not x.takes_others and getattr(other, "takes_others", False)
+
+
 def _operator(name: str) -> Callable[[NativeArray, Any], Any]:
-    return lambda self, other: self.call(name, self, other)
+    return lambda self, other: NotImplemented if _leaves_it(self, other) else self.call(name, self, other)
 
 
 def _reflected(name: str) -> Callable[[NativeArray, Any], Any]:
@@ -63,7 +68,7 @@ def _reflected(name: str) -> Callable[[NativeArray, Any], Any]:
 
 
 def _in_place(name: str) -> Callable[[NativeArray, Any], Any]:
-    return lambda self, other: self.call("in_place", name, self, other)
+    return lambda self, other: NotImplemented if _leaves_it(self, other) else self.call("in_place", name, self, other)
 
 
 def _unary(name: str) -> Callable[[NativeArray], Any]:

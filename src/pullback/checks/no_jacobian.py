@@ -39,7 +39,8 @@ def no_jacobian() -> Observer:
     - nor one of the shape of the Jacobian of an output by input i (m, n_i > 1; either side first, each with its own
       axes or flat) that is larger than every input and output of the equation;
     - and for a walk from outputs of m numbers, m VJPs by the same n_i > 1 numbers may not be joined in one array (by
-      `stack`, `concat`, `x.at[i].set`, sums of outer products ...); nor n JVPs. So `pb.hessian` is an error.
+      `stack`, `concat`, `x.at[i].set`, sums of outer products ...); nor n JVPs;
+    - `pb.jacobian` and `pb.hessian`, which walk many times at once, are errors where m, n > 1.
 
     What rules allocate is seen, temporary arrays inside of ops too: they are also run on arrays of the same shapes
     without numbers, once for each op and shapes. Rules that need numbers (`custom_rule`, data-dependent shapes) are
@@ -178,6 +179,15 @@ class _Guard(Observer):
             tangents = _tangents.get()
             shown = _Shown([s for n in equation.parents if n in tangents for s in _shapes(tangents[n])], place.outputs)
             self._judge(equation, "push", passing.made, place if place.inputs else shown)
+
+    def forming(self, name: str, outputs: int, inputs: int) -> None:
+        if outputs > 1 and inputs > 1:
+            raise RuleError(
+                f"{name}: no_jacobian: it forms the Jacobian of {outputs} numbers by {inputs}\n"
+                f"  at {source_of(here())}\n"
+                "  use products with it: pb.vjp, pb.jvp, pb.hvp, pb.linear_operator"
+            )
+        super().forming(name, outputs, inputs)
 
     # --- equations ---
 

@@ -104,6 +104,11 @@ class Observer:
         """Around the push of an equation that has a tangent."""
         return _NOTHING if self.outer is None else self.outer.pushing(equation)
 
+    def forming(self, name: str, outputs: int, inputs: int) -> None:
+        """The transform `name` is about to form the Jacobian of so many numbers by so many."""
+        if self.outer is not None:
+            self.outer.forming(name, outputs, inputs)
+
     def updating(self, optimizer: str, backend: Any) -> AbstractContextManager[Any]:
         """Around a call of `backend` that changes parameters for an optimizer of that name."""
         return _NOTHING if self.outer is None else self.outer.updating(optimizer, backend)

@@ -10,9 +10,9 @@ from ..errors import ArgumentError
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
 from .planning import close, compare, planned
-from .walks import by_columns, by_rows, values_of
+from .walks import announce, by_columns, by_rows, values_of
 
-__all__ = ["MODES", "jacobian"]
+__all__ = ["MODES", "check_limits", "jacobian"]
 
 MODES = ("auto", "reverse", "forward", "planned")
 
@@ -49,14 +49,13 @@ def jacobian(
     require_function("jacobian", f)
     if mode not in MODES:
         raise ArgumentError(f"jacobian: mode is one of {', '.join(map(repr, MODES))}; got {mode!r}")
-    for name, value in (("chunk_size", chunk_size), ("memory_limit", memory_limit)):
-        if value is not None and (not hasattr(value, "__index__") or value < 1):
-            raise ArgumentError(f"jacobian: {name} is a whole number above 0, or None; got {value!r}")
+    check_limits("jacobian", chunk_size=chunk_size, memory_limit=memory_limit)
 
     def derivative(*args: Any, **kwargs: Any) -> Any:
         numbers = argument_numbers("jacobian", argnums, len(args))
         trace = Trace("jacobian", lambda *a: f(*a, **kwargs), args, numbers)
         form = close(trace)
+        announce(trace)
         chosen = compare(trace, memory_limit).choice if mode == "auto" else mode
         if chosen == "planned":
             blocks = [[_by_plan(trace)]]
@@ -65,6 +64,13 @@ def jacobian(
         return trees.unflatten(form, [_like_arguments(trace, row, argnums) for row in blocks])
 
     return derivative
+
+
+def check_limits(name: str, **limits: int | None) -> None:
+    """Raise ArgumentError where a limit is no whole number above 0, nor None."""
+    for limit, value in limits.items():
+        if value is not None and (not hasattr(value, "__index__") or value < 1):
+            raise ArgumentError(f"{name}: {limit} is a whole number above 0, or None; got {value!r}")
 
 
 def _by_plan(trace: Trace) -> Tensor:

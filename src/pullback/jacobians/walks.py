@@ -7,6 +7,7 @@ from typing import Any
 from ..backends import BACKENDS, backend_for
 from ..backends.meta.metering import metering
 from ..core.op import TENSORS
+from ..core.recording import observing
 from ..core.tape import Equation, pull, push
 from ..core.tensor import Tensor
 from ..costs.ledger import Ledger
@@ -15,9 +16,12 @@ from ..transforms.trace import Trace
 from ..transforms.vmap import new_frame, vmap
 
 __all__ = [
+    "announce",
     "by_columns",
     "by_rows",
+    "columns_by",
     "columns_of",
+    "jacobian_bytes",
     "pulled_on_meta",
     "pushed_on_meta",
     "rows_of",
@@ -30,6 +34,14 @@ __all__ = [
 def values_of(trace: Trace) -> list[Tensor]:
     """The outputs of a trace whose value holds tensors only."""
     return [x for x in trace.outputs if x is not None]
+
+
+def announce(trace: Trace) -> None:
+    """Tell who watches that the Jacobian of a trace is about to be formed."""
+    observer = observing()
+    if observer is not None:
+        sizes = (sum(x.size for x in tensors) for tensors in (values_of(trace), trace.flat_heads))
+        observer.forming(trace.name, *sizes)
 
 
 def by_rows(trace: Trace, chunk_size: int | None, memory_limit: int | None) -> list[list[Tensor]]:
@@ -49,14 +61,8 @@ def by_rows(trace: Trace, chunk_size: int | None, memory_limit: int | None) -> l
 
 def by_columns(trace: Trace, chunk_size: int | None, memory_limit: int | None) -> list[list[Tensor]]:
     """The same: unit tangents are pushed."""
-    outputs, heads, columns = values_of(trace), trace.flat_heads, []
-    for j, head in enumerate(heads):
-        size = chunk_size or _chunk(trace, head, memory_limit, pushed_on_meta)
-
-        def pushed(t: Tensor, j: int = j) -> list[Tensor]:
-            return trace.push([t if i == j else None for i in range(len(heads))])
-
-        columns.append(_stacked(vmap(pushed), head, size, [out.shape for out in outputs]))
+    outputs, heads = values_of(trace), trace.flat_heads
+    columns = [columns_by(trace, j, chunk_size, memory_limit) for j in range(len(heads))]
     return [
         [
             TENSORS.reshape(TENSORS.moveaxis(columns[j][k], 0, -1), (*out.shape, *head.shape))
@@ -64,6 +70,23 @@ def by_columns(trace: Trace, chunk_size: int | None, memory_limit: int | None) -
         ]
         for k, out in enumerate(outputs)
     ]
+
+
+def columns_by(
+    trace: Trace, j: int, chunk_size: int | None, memory_limit: int | None, room: int | None = None
+) -> list[Tensor]:
+    """Pushes along each number of input `j`: for each output an array (input.size, *output).
+
+    Args:
+        room: Bytes that are taken besides the walk; None: twice those of the Jacobian.
+    """
+    head, heads = trace.flat_heads[j], trace.flat_heads
+    size = chunk_size or _chunk(trace, head, memory_limit, pushed_on_meta, room)
+
+    def pushed(t: Tensor) -> list[Tensor]:
+        return trace.push([t if i == j else None for i in range(len(heads))])
+
+    return _stacked(vmap(pushed), head, size, [out.shape for out in values_of(trace)])
 
 
 def _stacked(walk: Callable[..., Any], like: Tensor, chunk: int, shapes: Sequence[Any]) -> list[Tensor]:
@@ -162,21 +185,42 @@ def _booked(walk: Callable[[Any], None], like: Tensor, count: int) -> Ledger:
     return ledger
 
 
-def _chunk(trace: Trace, like: Tensor, memory_limit: int | None, booked: Callable[[Trace, Tensor, int], Ledger]) -> int:
-    """How many vectors are walked at once: all of them, if that and the Jacobian fit into the memory."""
+def _chunk(
+    trace: Trace,
+    like: Tensor,
+    memory_limit: int | None,
+    booked: Callable[[Trace, Tensor, int], Ledger],
+    room: int | None = None,
+) -> int:
+    """How many vectors are walked at once: all of them, if that and what takes `room` fit into the memory."""
     size = like.size
     if not size or (like.node not in trace.wanted and like.node not in trace.ends):
         return 1
-    ends = sum(head.size * head.dtype.itemsize for head in trace.flat_heads)
-    result = sum(out.size for out in values_of(trace)) * ends
+    if room is None:
+        room = 2 * jacobian_bytes(trace)
     backend = BACKENDS[like.data.__class__]
-    limit = memory_limit if memory_limit is not None else (backend.free_memory() or 2 * size * ends * 1000) // 2
+    limit = memory_limit if memory_limit is not None else (backend.free_memory() or 1000 * room) // 2
+    if memory_limit is None and size * _at_most(trace) + room < limit:
+        return size
     count = size
-    while (needed := booked(trace, like, count).peaks["forward"] + 2 * result) > limit and count > 1:
+    while (needed := booked(trace, like, count).peaks["forward"] + room) > limit and count > 1:
         count = -(-count // 2)
     if needed > limit and memory_limit is not None:
         raise DeviceMemoryError(
-            f"jacobian: one vector at a time takes {needed:,} bytes with the Jacobian itself, and memory_limit is "
-            f"{memory_limit:,}; raise it, or ask for a part of the outputs"
+            f"{trace.name}: one vector at a time takes {needed:,} bytes with the result itself, and memory_limit is "
+            f"{memory_limit:,}; raise it, or ask for a part of it"
         )
     return count
+
+
+def _at_most(trace: Trace) -> int:
+    """More bytes than a walk of one vector has need of: an array for each equation, all of them as large as the largest
+    that is known. Where so much is free nothing has to be counted."""
+    known = [x for e in trace.tape for x in (e.saved or ()) if hasattr(x, "dtype") and hasattr(x, "size")]
+    largest = max((x.size for x in (*known, *trace.flat_heads, *values_of(trace))), default=0)
+    return 16 * largest * (len(trace.tape) + 1)
+
+
+def jacobian_bytes(trace: Trace) -> int:
+    """How many bytes the Jacobian of all outputs by all inputs takes."""
+    return sum(out.size for out in values_of(trace)) * sum(x.size * x.dtype.itemsize for x in trace.flat_heads)

@@ -2,7 +2,7 @@
 
 from .checkpoint import checkpoint
 from .custom import custom_rule
-from .forward import hessian, hvp, jvp, linearize
+from .forward import hvp, jvp, linearize
 from .reverse import grad, value_and_grad, vjp
 
-__all__ = ["checkpoint", "custom_rule", "grad", "hessian", "hvp", "jvp", "linearize", "value_and_grad", "vjp"]
+__all__ = ["checkpoint", "custom_rule", "grad", "hvp", "jvp", "linearize", "value_and_grad", "vjp"]

@@ -1,17 +1,14 @@
-"""Forward mode: jvp, linearize; and forward over reverse: hvp, hessian."""
+"""Forward mode: jvp, linearize; and forward over reverse: hvp."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import trees
-from ..backends import BACKENDS
-from ..core.op import TENSORS
-from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, ShapeError
-from .reverse import argument_numbers, grad
-from .trace import Trace, checked_like, require_function, zeros_like
+from .reverse import grad
+from .trace import Trace, checked_like, require_function
 
-__all__ = ["hessian", "hvp", "jvp", "linearize"]
+__all__ = ["hvp", "jvp", "linearize"]
 
 
 def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -76,56 +73,3 @@ def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
     out: tuple[Any, ...] = _pushed("hvp", gradient, primals, tangents)[1]
     return out
-
-
-def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
-    """A function that gives the Hessian of `f` (to one number) with respect to one argument.
-
-    Returns:
-        For an argument of shape s, a tensor of shape (*s, *s); for a tree, a tree of trees of such blocks, the outer
-        one for the row. One push of the gradient per number of the argument.
-
-    Raises (when called): as `grad`; ArgumentError when `argnums` is not one int.
-    """
-    require_function("hessian", f)
-
-    def second_derivative(*args: Any, **kwargs: Any) -> Any:
-        if not hasattr(argnums, "__index__"):
-            raise ArgumentError(f"hessian: argnums is one int; got {argnums!r}; put several arguments into one tree")
-        (number,) = argument_numbers("hessian", argnums, len(args))
-
-        def gradient(x: Any) -> Any:
-            return grad(f, number)(*args[:number], x, *args[number + 1 :], **kwargs)
-
-        leaves, spec = trees.flatten(args[number])
-        primals = [x if isinstance(x, Tensor) else asarray(x) for x in leaves]
-        _, push = _linearize("hessian", gradient, (trees.unflatten(spec, list(primals)),))
-        columns = [[trees.flatten(push(unit))[0] for unit in _units(spec, primals, k)] for k in range(len(primals))]
-        rows = [
-            trees.unflatten(spec, [_block([c[j] for c in columns[k]], x, primals[j]) for k, x in enumerate(primals)])
-            for j in range(len(primals))
-        ]
-        return trees.unflatten(spec, rows)
-
-    return second_derivative
-
-
-def _units(spec: Any, primals: list[Tensor], k: int) -> Any:
-    """Trees that are 1 at one number of leaf `k` and 0 elsewhere."""
-    zeros = [zeros_like(x) for x in primals]
-    xp = BACKENDS[primals[k].data.__class__].beside(primals[k].data)
-    for position in range(primals[k].size):
-        flat = xp.reshape(xp.zeros_like(primals[k].data), (-1,))
-        xp.scatter_set(flat, position, 1)
-        unit = [*zeros]
-        unit[k] = Tensor(xp.reshape(flat, primals[k].shape))
-        yield trees.unflatten(spec, unit)
-
-
-def _block(columns: list[Tensor], x: Tensor, row: Tensor) -> Tensor:
-    """Pushes along each number of `x`, joined to shape (*row.shape, *x.shape)."""
-    if not columns:
-        xp = BACKENDS[row.data.__class__].beside(row.data)
-        return Tensor(xp.zeros((*row.shape, *x.shape), dtype=row.dtype))
-    made: Tensor = TENSORS.reshape(TENSORS.stack(columns, axis=-1), (*row.shape, *x.shape))
-    return made

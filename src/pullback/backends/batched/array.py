@@ -95,6 +95,7 @@ class BatchedArray(NativeArray):
     __slots__ = ("__weakref__", "batched", "data", "frame")
     call: Callable[..., Any]  # `functions` gives both
     space: Any
+    takes_others = True
 
     def __init__(self, data: Any, batched: bool, frame: Frame) -> None:
         self.data, self.batched, self.frame = data, batched, frame
