@@ -235,7 +235,7 @@ def _pull(steps: list[Equation], found: dict[Any, Any], higher: bool, wanted: se
                 found[n] = x
                 if n.__class__ is Leaf and n.stale:
                     n.grad = None  # its buffer serves the next gradient
-            elif alone(found, n):
+            elif alone(found, n) and found[n].__class__ is x.__class__:  # what all examples share takes no example in
                 found[n] += x
             else:
                 found[n] = found[n] + x
