@@ -13,8 +13,8 @@ Runs = dict[str, Callable[[], Any]]  # strategy -> a function that comes back wh
 
 def by_jax(net: Net) -> Runs:
     """Compiled and warm."""
-    if os.environ.get("OMP_NUM_THREADS") == "1":  # which JAX itself does not read
-        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+    if os.environ.get("OMP_NUM_THREADS") == "1":  # which XLA does not read: it takes all cores or one
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     import jax
     import jax.numpy as jnp
 

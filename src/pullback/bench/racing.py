@@ -68,7 +68,7 @@ def race(contenders: Mapping[str, Callable[[], Any]], rounds: int, turn: float =
         contenders: What to time, by name; functions of no argument.
         rounds: How often all of them run.
         turn: Seconds that one contender runs for in one round; before them it runs untimed for a tenth of that, to
-            fill the caches with its own data again.
+            fill the caches with its own data again, unless one call takes longer than `turn`.
     """
     return collected(in_turns({name: turn_of(contender, turn) for name, contender in contenders.items()}, rounds))
 
@@ -99,11 +99,13 @@ def turn_of(contender: Callable[[], Any], turn: float) -> Callable[[], float]:
             contender()
         taken = perf_counter() - start
         count *= 2
-    calls = max(1, round(turn / (taken / (count // 2))))
+    one = taken / (count // 2)
+    calls = max(1, round(turn / one))
+    warm = 1 + calls // 10 if one < turn else 0  # what takes long fills the caches soon enough
 
     def run() -> float:
         gc.collect()
-        for _ in range(1 + calls // 10):
+        for _ in range(warm):
             contender()
         start = perf_counter()
         for _ in range(calls):
