@@ -229,3 +229,48 @@ def test_indices_of_each_level_choose_from_a_shared_table():
 def test_what_is_not_differentiable_is_told_as_without_vmap():
     with pytest.raises(DtypeError, match="floating"):
         pb.vmap(pb.grad(pb.sum))(np.arange(6).reshape(2, 3))
+
+
+# --- a mapped walk through a frame that was left ---
+
+
+def by_frames(x):
+    return pb.vmap(lambda row: pb.tanh(row @ W))(x)
+
+
+def without_frames(x):
+    return pb.tanh(x @ W)
+
+
+def test_many_cotangents_and_tangents_go_through_a_mapped_function():
+    cotangents, tangents = RNG.normal(size=(6, 4, 3)), RNG.normal(size=(6, 4, 5))
+    (_, pull), (_, expected) = pb.vjp(by_frames, X), pb.vjp(without_frames, X)
+    close(pb.vmap(lambda g: pull(g)[0])(cotangents), stacked(lambda g: expected(g)[0], cotangents))
+    (_, push), (_, expected) = pb.linearize(by_frames, X), pb.linearize(without_frames, X)
+    close(pb.vmap(push)(tangents), stacked(expected, tangents))
+
+
+def test_many_cotangents_go_through_frames_in_frames():
+    def table(x):
+        return pb.vmap(lambda a: pb.vmap(lambda b: pb.tanh(a * b))(x[:2]))(x)
+
+    def reference(x):
+        return pb.tanh(pb.expand_dims(x, axis=1) * x[:2])
+
+    cotangents = RNG.normal(size=(6, 4, 2, 5))
+    (_, pull), (_, expected) = pb.vjp(table, X), pb.vjp(reference, X)
+    close(pb.vmap(lambda g: pull(g)[0])(cotangents), stacked(lambda g: expected(g)[0], cotangents))
+
+
+def test_derivatives_outside_of_a_mapped_walk():
+    cotangents = RNG.normal(size=(6, 4, 3))
+
+    def total(f):
+        return lambda x: pb.sum(pb.vmap(lambda g: pb.vjp(f, x)[1](g)[0])(cotangents) ** 2)
+
+    close(pb.grad(total(by_frames))(X), pb.grad(total(without_frames))(X).numpy())
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+def test_the_jacobian_of_a_mapped_function(mode):
+    close(pb.jacobian(by_frames, mode=mode)(X), pb.jacobian(without_frames, mode=mode)(X).numpy())

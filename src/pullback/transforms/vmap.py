@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -32,15 +33,33 @@ def _moved(array: Any, source: int, destination: int) -> Any:
 
 
 def _enter(x: Any, axis: int | None, frame: Frame) -> Any:
+    frame = _around(x, frame)
     x = _on_its_device(x, frame)
     return frame.array(x, False) if axis is None else frame.array(_moved(x, axis, 0), True)
+
+
+def _around(x: Any, frame: Frame) -> Frame:
+    """`frame`, or its twin in the frame of `x`, where `x` comes from a mapped walk."""
+    if not isinstance(x, BatchedArray):
+        owner = BACKENDS[x.__class__]
+        if owner.absorbs and not frame.backend.absorbs and current_meter() is not None:  # a walk on shapes alone
+            return replace(frame, backend=owner, twin_of=frame.twin_of or frame)
+        return frame
+    if x.frame is frame.outer:
+        return frame
+    here = current_frame()
+    while here is not None and not here.owns(x):
+        here = here.outer
+    if here is None and not (frame.outer is not None and frame.outer.owns(x)):
+        raise leaked()
+    level = x.frame.level + 1
+    kind = batched_backend(level).array_types[0]
+    return replace(frame, level=level, outer=x.frame, kind=kind, twin_of=frame.twin_of or frame)
 
 
 def _on_its_device(x: Any, frame: Frame) -> Any:
     """An array from around the frame, where the arrays of the frame are."""
     if isinstance(x, BatchedArray):
-        if x.frame is not frame.outer:
-            raise leaked()
         return x
     owner = BACKENDS[x.__class__]
     if owner is frame.backend:
@@ -54,7 +73,7 @@ def _on_its_device(x: Any, frame: Frame) -> Any:
 
 def _leave(x: Any, axis: int, frame: Frame) -> Any:
     """The raw array of an array of the frame, with the examples along `axis`."""
-    if not (isinstance(x, BatchedArray) and x.frame is frame):
+    if not frame.owns(x):
         x = _enter(x, None, frame)
     if x.batched:
         return _moved(x.data, 0, axis)

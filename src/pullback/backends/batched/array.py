@@ -29,6 +29,8 @@ class Frame:
         backend: Of the arrays with numbers, beneath all frames.
         kind: The class of its arrays: each level has one, so that an array of an outer frame is seen to be another's.
         join: An array from outside of it and its node of the tape -> the same inside, shared by all examples.
+        twin_of: The frame that this one stands for where a mapped walk goes through it: the walk's frame is around it
+            then. Arrays of both may meet; those of the first are the same for all examples of the walk.
     """
 
     size: int
@@ -37,6 +39,11 @@ class Frame:
     backend: Backend
     kind: type["BatchedArray"]
     join: Callable[["Frame", Any, Any], tuple[Any, Any]]
+    twin_of: "Frame | None" = None
+
+    def owns(self, x: Any) -> bool:
+        """Whether `x` is an array of this frame or of a twin."""
+        return isinstance(x, BatchedArray) and (x.frame.twin_of or x.frame) is (self.twin_of or self)
 
     def array(self, data: Any, batched: bool) -> "BatchedArray":
         """An array of this frame."""
@@ -203,6 +210,8 @@ def as_of(frame: Frame, x: Any) -> BatchedArray:
         return frame.kind(x, False, frame)
     if x.frame is frame:
         return x
+    if frame.owns(x):
+        return frame.kind(x.data, x.batched, frame)
     if x.frame.level >= frame.level:
         raise leaked()
     return frame.kind(x, False, frame)
