@@ -120,6 +120,67 @@ def test_the_jacobian_by_leaves_in_closures_is_left_out():
     assert all(p.grad is None for p in model.parameters().values())
 
 
+# --- diagonals --------------------------------------------------------------------------------------------------------
+
+SCALES = RNG.normal(size=6)
+ELEMENTWISE = {
+    "a chain": (lambda x: pb.exp(-(pb.sin(x) ** 2)), 1),
+    "branches": (lambda x: pb.tanh(x) * pb.cos(x) + x / 3, 1),
+    "other arrays": (lambda x: pb.where(SCALES > 0, x * SCALES, pb.sigmoid(x) + 2), 1),
+    "several values": (lambda x: {"a": x * x, "b": (pb.sin(x), pb.asarray(SCALES))}, 1),
+    "one value twice": (lambda x: (pb.sin(x),) * 2, 1),
+    "several arguments": (lambda x, y: (x * y, pb.exp(y)), 2),
+    "arguments that do not meet": (lambda x, y: (pb.sin(x), pb.cos(y)), 2),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("shape", [(6,), (1, 6)])
+def test_elementwise_functions_have_diagonals_from_one_pull(name, shape):
+    f, count = ELEMENTWISE[name]
+    args = [RNG.normal(size=shape) for _ in range(count)]
+    if name == "arguments that do not meet":
+        args[1] = np.ones((2, 2))
+    numbers = tuple(range(count))
+    assert pb.plan_jacobian(f, *args, argnums=numbers).choice == "diagonal"
+    expected = pb.trees.flatten(pb.jacobian(f, numbers, mode="reverse")(*args))[0]
+    for mode in ("auto", "diagonal"):
+        found = pb.trees.flatten(pb.jacobian(f, numbers, mode=mode)(*args))[0]
+        assert [x.shape for x in found] == [x.shape for x in expected]
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+
+
+def test_a_diagonal_is_differentiable_and_maps():
+    f = ELEMENTWISE["branches"][0]
+    jacobian = pb.jacobian(f, mode="diagonal")
+    second = pb.jacobian(lambda x: pb.sum(jacobian(x), axis=0))(X).numpy()
+    np.testing.assert_allclose(second, np.diag(np.diag(differences(pb.grad(lambda x: pb.sum(f(x))), X))), atol=1e-8)
+    many = RNG.normal(size=(3, 6))
+    np.testing.assert_allclose(pb.vmap(jacobian)(many).numpy(), np.stack([jacobian(x).numpy() for x in many]))
+    assert jacobian(X.astype("float32")).dtype == np.float32
+
+
+NOT_ELEMENTWISE = {
+    "broadcast": lambda x: pb.asarray(SCALES) * x[:1],
+    "a sum": lambda x: x - pb.sum(x),
+    "flipped": lambda x: pb.sin(pb.flip(x, axis=0)),
+    "broadcast by an op": lambda x: pb.reshape(x, (6, 1)) * x,
+    "the argument itself": pb.asarray,
+}
+
+
+@pytest.mark.parametrize("f", NOT_ELEMENTWISE.values(), ids=NOT_ELEMENTWISE)
+def test_what_is_not_elementwise_is_no_diagonal(f):
+    with pytest.raises(ArgumentError, match="mode='diagonal' is for functions whose every op is elementwise"):
+        pb.jacobian(f, mode="diagonal")(X)
+    np.testing.assert_allclose(pb.jacobian(f)(X).numpy(), differences(f, X), atol=1e-8)
+
+
+def test_a_number_that_is_broadcast_is_no_diagonal():
+    assert "diagonal" not in pb.plan_jacobian(lambda x: x * SCALES, 2.0).modes
+
+
 # --- plans ------------------------------------------------------------------------------------------------------------
 
 

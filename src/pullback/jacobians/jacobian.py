@@ -10,11 +10,11 @@ from ..errors import ArgumentError
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
 from .planning import close, compare, planned
-from .walks import announce, by_columns, by_rows, values_of
+from .walks import announce, by_columns, by_diagonals, by_rows, is_diagonal, values_of
 
 __all__ = ["MODES", "check_limits", "jacobian"]
 
-MODES = ("auto", "reverse", "forward", "planned")
+MODES = ("auto", "reverse", "forward", "planned", "diagonal")
 
 
 def jacobian(
@@ -32,8 +32,9 @@ def jacobian(
         argnums: Which arguments to differentiate by, as in `grad`.
         mode: "reverse" pulls a unit cotangent for each output number, "forward" pushes a unit tangent for each input
             number, many at once. "planned" cuts the tape into a chain and takes for each part the cheapest of tangents,
-            cotangents and products (see `plan_jacobian`). "auto" takes the mode of fewest operations; to count them
-            takes some milliseconds.
+            cotangents and products (see `plan_jacobian`). "diagonal" is for functions whose every op is elementwise,
+            with nothing broadcast that is differentiated: one cotangent is pulled for each output. "auto" takes the
+            mode of fewest operations; to count them takes some milliseconds.
         chunk_size: How many vectors are walked at once. None: as many as fit into `memory_limit`.
         memory_limit: Bytes that arrays may take at once, those of the Jacobian included and those that the forward pass
             saved not. None: half of the memory that is free.
@@ -59,6 +60,8 @@ def jacobian(
         chosen = compare(trace, memory_limit).choice if mode == "auto" else mode
         if chosen == "planned":
             blocks = [[_by_plan(trace)]]
+        elif chosen == "diagonal":
+            blocks = _by_diagonals(trace)
         else:
             blocks = (by_columns if chosen == "forward" else by_rows)(trace, chunk_size, memory_limit)
         return trees.unflatten(form, [_like_arguments(trace, row, argnums) for row in blocks])
@@ -85,6 +88,15 @@ def _by_plan(trace: Trace) -> Tensor:
         matrix = chain.execute(plan.plan, head.data)
         xp = BACKENDS[head.data.__class__].beside(head.data)
         return Tensor(xp.reshape(matrix, (*out.shape, *head.shape)))
+
+
+def _by_diagonals(trace: Trace) -> list[list[Tensor]]:
+    if not is_diagonal(trace):
+        raise ArgumentError(
+            "jacobian: mode='diagonal' is for functions whose every op is elementwise, and broadcasts nothing that is "
+            "differentiated; take mode='auto'"
+        )
+    return by_diagonals(trace)
 
 
 def _like_arguments(trace: Trace, row: Sequence[Tensor], argnums: int | Sequence[int]) -> Any:

@@ -16,7 +16,7 @@ from ..transforms.chain import ChainPlan, cheapest
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
 from .segments import Chain, Cuts, chain_of, cuts_of
-from .walks import pulled_on_meta, pushed_on_meta, values_of
+from .walks import is_diagonal, jacobian_bytes, pulled_on_meta, pushed_on_meta, values_of
 
 __all__ = ["JacobianPlan", "ModeCost", "close", "compare", "plan_jacobian", "planned"]
 
@@ -36,7 +36,8 @@ class JacobianPlan:
     Attributes:
         choice: The mode of fewest operations, of those that fit into the memory limit.
         why: The reason, in words.
-        modes: Mode -> what it costs; "planned" is missing where the function is no chain.
+        modes: Mode -> what it costs; "planned" is missing where the function is no chain, and "diagonal" where an op
+            is not elementwise.
         chain: The plan of the chain: see `chain_plan`. None where there is none.
         links: For each function of the chain its ops, outputs and inputs.
     """
@@ -126,6 +127,9 @@ def _compared(trace: Trace, memory_limit: int | None) -> JacobianPlan:
         "reverse": _total(pulled_on_meta(trace, out, out.size) for out in values_of(trace) if out.node in trace.wanted),
         "forward": _total(pushed_on_meta(trace, head, head.size) for head in trace.flat_heads if head.size),
     }
+    if is_diagonal(trace):
+        one = _total(pulled_on_meta(trace, out, 1) for out in values_of(trace))
+        modes["diagonal"] = ModeCost(one.flops, one.nbytes + 2 * jacobian_bytes(trace))
     found = planned(trace)
     links: tuple[str, ...] = ()
     if found is not None:

@@ -18,9 +18,11 @@ from ..transforms.vmap import new_frame, vmap
 __all__ = [
     "announce",
     "by_columns",
+    "by_diagonals",
     "by_rows",
     "columns_by",
     "columns_of",
+    "is_diagonal",
     "jacobian_bytes",
     "pulled_on_meta",
     "pushed_on_meta",
@@ -70,6 +72,37 @@ def by_columns(trace: Trace, chunk_size: int | None, memory_limit: int | None) -
         ]
         for k, out in enumerate(outputs)
     ]
+
+
+def is_diagonal(trace: Trace) -> bool:
+    """Whether every op takes what is differentiated number by number: then the Jacobian of an output by an input of its
+    shape is a diagonal, and by others zero."""
+    return bool(trace.tape) and all(
+        e.op.kind == "elementwise"
+        and (e.fit is None or all(n not in trace.wanted or e.fit[i] is None for i, n in enumerate(e.parents)))
+        for e in trace.tape
+    )
+
+
+def by_diagonals(trace: Trace) -> list[list[Tensor]]:
+    """The same, of a trace that `is_diagonal`: ones are pulled, once for each output."""
+    outputs = values_of(trace)
+    found = []
+    for k, out in enumerate(outputs):
+        one = Tensor(BACKENDS[out.data.__class__].beside(out.data).ones_like(out.data))
+        slopes = trace.pull([one if i == k else None for i in range(len(outputs))])
+        found.append([_diagonal(slope, out.shape) for slope in slopes])
+    return found
+
+
+def _diagonal(slope: Tensor, shape: tuple[int, ...]) -> Tensor:
+    xp = BACKENDS[slope.data.__class__].beside(slope.data)
+    if slope.shape != shape:
+        return Tensor(xp.zeros((*shape, *slope.shape), dtype=slope.dtype))
+    places = xp.arange(slope.size)
+    matrix = TENSORS.where(xp.expand_dims(places, axis=1) == places, TENSORS.reshape(slope, (slope.size,)), 0.0)
+    square: Tensor = TENSORS.reshape(matrix, (*shape, *shape))
+    return square
 
 
 def columns_by(
