@@ -311,7 +311,7 @@ def _asarray(x: Any, dtype: Any = None, copy: bool | None = None, **_: Any) -> A
     return own.like(own.beneath.asarray(own.data, **_with_dtype(own.frame, options)))
 
 
-# --- to be continued in `indexing` and `products` ---------------------------------------------------------------------
+# --- the table; `indexing` and `products` have their own --------------------------------------------------------------
 
 FUNCTIONS: dict[str, Function] = {name: _elementwise(name) for name in ELEMENTWISE} | {
     "in_place": _in_place,
