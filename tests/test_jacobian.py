@@ -111,6 +111,19 @@ def test_it_nests_with_derivatives_and_vmap(mode):
     np.testing.assert_allclose(second.numpy(), pb.hessian(lambda x: pb.sum(net(x)))(X).numpy(), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("mode", ["auto", "reverse", "forward"])
+def test_a_function_that_is_mapped_inside(mode):
+    inner = np.arange(12.0).reshape(3, 4) / 10
+
+    def f(x):
+        rows = pb.vmap(lambda row: pb.tanh(row @ inner) * pb.sin(row[0]))(pb.reshape(pb.tanh(x), (2, 3)))
+        return pb.sum(pb.tanh(rows), axis=0)
+
+    np.testing.assert_allclose(pb.jacobian(f, mode=mode)(X).numpy(), differences(f, X), atol=1e-8)
+    with pytest.raises(ArgumentError, match="mode='planned' takes"):
+        pb.jacobian(f, mode="planned")(X)
+
+
 def test_the_jacobian_by_leaves_in_closures_is_left_out():
     model = pb.nn.MLP((6, 4, 3), "tanh", dtype="float64", generator=0)
     for mode in MODES:

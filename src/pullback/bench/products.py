@@ -62,7 +62,7 @@ class Products:
     Attributes:
         cases, depth, batch, dtype, device, strategies, rounds, turn: What is measured, and how long.
         against: Peers, which have to be installed: see `PEERS`.
-        longest: A contender is left out where one call of it takes more seconds.
+        longest: A contender is left out where its first call takes more seconds, or would at the rate of matmul.
         rows: What was measured.
         left_out: Contender and width -> why it is not there.
     """
@@ -157,7 +157,7 @@ class Products:
             taken = perf_counter() - start
             results[row.name] = _numbers(result)
             if taken > self.longest:
-                self.left_out[f"{row.name} at {case.name}"] = f"{taken:.1f} s a call"
+                self.left_out[f"{row.name} at {case.name}"] = f"{taken:.1f} s for its first call"
             else:
                 found.append((row, run))
         _check(results, net)

@@ -64,7 +64,7 @@ def _add_products(kinds: Any) -> None:
     how.add_argument("--rounds", type=_count, default=7, metavar="N", help="rounds of a width (default: 7)")
     how.add_argument(
         "--longest", type=_seconds, default=5.0, metavar="SECONDS",
-        help="leave out and name what takes longer for one call (default: 5)",
+        help="leave out and name what takes longer for its first call (default: 5)",
     )  # fmt: skip
     how.add_argument("--quick", action="store_true", help="widths to 256 and 3 short rounds: shows that it runs")
     how.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"folder of the files (default: {OUT})")

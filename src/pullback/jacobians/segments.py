@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from ..backends import BACKENDS, backend_for
+from ..backends.batched.array import Frame
 from ..backends.meta.metering import metering
 from ..core.op import ARRAYS
 from ..core.tape import Equation, pull
@@ -139,8 +140,11 @@ def chain_of(tape: Sequence[Equation], end: Any, out: Any, cuts: Cuts | None) ->
 
 
 def cuts_of(tape: Sequence[Equation], end: Any, out: Any) -> Cuts | None:
-    """Where a tape is cut into links, the argument first; None where it has no equation, or values of two dtypes."""
-    if not tape or out.node is not tape[-1]:
+    """Where a tape is cut into links, the argument first.
+
+    None where it has no equation, values of two dtypes, or a function that is mapped: it has a value for each example.
+    """
+    if not tape or out.node is not tape[-1] or any(isinstance(x, Frame) for e in tape for x in e.saved):
         return None
     shapes, work, dtypes = _booked(tape, out)
     if len(dtypes) > 1:
@@ -149,7 +153,7 @@ def cuts_of(tape: Sequence[Equation], end: Any, out: Any) -> Cuts | None:
     reach, before, start = last[end], end, 0
     found = [(0, shapes[end], 0, False)]
     for i, e in enumerate(tape):
-        passes_by = i < len(tape) - 1 and (reach > i or bool(e.op.outputs))
+        passes_by = i < len(tape) - 1 and (reach > i or e not in shapes)
         reach = max(reach, last.get(e, i))
         if not passes_by:
             part = tape[start : i + 1]
@@ -174,7 +178,10 @@ def _is_explicit(part: Sequence[Equation], before: Any, shapes: dict[Any, tuple[
 
 
 def _booked(tape: Sequence[Equation], out: Any) -> tuple[dict[Any, tuple[int, ...]], dict[Any, int], set[Any]]:
-    """Shapes of all values, operations of each equation's VJP, and the dtypes that cotangents have."""
+    """Shapes of the values that a chain may be cut at, operations of each equation's VJP, and the dtypes of cotangents.
+
+    Of an op of several outputs there is no one value.
+    """
     pairs, nodes = twin(tape)
     wanted = {*nodes.values(), *(n for e in pairs for n in e.parents if n is not None)}
     meta = backend_for("meta").xp

@@ -96,7 +96,8 @@ def layer_norm_slope(
     not to be used.
     """
     dx = _pull(xp, (_scaled(g, weight), 0.0), (standardized, inverse_deviation), axis)
-    dweight = xp.sum_to(g * standardized, weight.shape) if hasattr(weight, "shape") else dx
+    shape = getattr(weight, "shape", None)  # a number has none, and no cotangent
+    dweight = dx if shape is None else xp.sum_to(g * standardized, shape)
     return dx, dweight, dx if bias_shape is None else xp.sum_to(g, bias_shape)
 
 
