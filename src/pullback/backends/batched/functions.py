@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import ArgumentError
 from ...shapes import normalize_axes, normalize_axis
 from ..native import ELEMENTWISE
+from ..registry import backend_for
 from .array import BatchedArray, Frame, Place, beneath, have_examples, innermost, lowered, of_frame
 
 __all__ = ["FUNCTIONS", "aligned", "with_examples"]
@@ -289,7 +290,8 @@ def _new(name: str) -> Function:
         while isinstance(device, Place):  # that of the array with numbers
             device = device.device
         options = _with_dtype(frame, kwargs if device is None else kwargs | {"device": device})
-        return frame.array(getattr(frame.backend.xp, name)(*args, **options), False)
+        backend = backend_for("meta") if device == "meta" else frame.backend  # a twin of the tape is walked on shapes
+        return frame.array(getattr(backend.xp, name)(*args, **options), False)
 
     return call
 
