@@ -142,7 +142,7 @@ def test_methods_of_cupy_objects_that_the_backend_calls_exist():
         (cupy.ndarray, of_array),
         (cupy.cuda.Module, ("load", "get_function")),
         (cupy.cuda.Function, ("__call__",)),
-        (cupy.cuda.MemoryPool, ("used_bytes", "total_bytes")),
+        (cupy.cuda.MemoryPool, ("used_bytes", "total_bytes", "free_bytes")),
         (cupy.cuda.MemoryPointer, ("ptr",)),
     ):
         for name in names:

@@ -137,8 +137,9 @@ def test_a_pool_has_a_limit(cupy):
         with pytest.raises(cupy.cuda.memory.OutOfMemoryError, match=r"allocating 512 bytes \(allocated so far: 4,096"):
             cupy.empty(1)
         del x
+        assert pool.free_bytes() == 4096
         pool.free_all_blocks()
-        assert (pool.used_bytes(), pool.total_bytes()) == (0, 0)
+        assert (pool.used_bytes(), pool.total_bytes(), pool.free_bytes()) == (0, 0, 0)
         cupy.empty(1)
 
 

@@ -71,6 +71,9 @@ class MemoryPool:
     def total_bytes(self) -> int:
         return self._total
 
+    def free_bytes(self) -> int:
+        return self._total - self._used
+
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
         self._limit = size or 0
 

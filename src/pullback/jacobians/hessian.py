@@ -95,6 +95,6 @@ def _order(trace: Trace) -> list[int]:
 def _symmetric(columns: Tensor) -> Tensor:
     """A square matrix, given by its columns, of what stands on its diagonal and below."""
     xp = BACKENDS[columns.data.__class__].beside(columns.data)
-    places = xp.arange(columns.shape[0])
-    is_above = xp.expand_dims(places, axis=1) > places
+    places = Tensor(xp.arange(columns.shape[0]))
+    is_above = TENSORS.expand_dims(places, axis=1) > places
     return TENSORS.where(is_above, columns, columns.mT)

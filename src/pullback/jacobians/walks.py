@@ -99,8 +99,8 @@ def _diagonal(slope: Tensor, shape: tuple[int, ...]) -> Tensor:
     xp = BACKENDS[slope.data.__class__].beside(slope.data)
     if slope.shape != shape:
         return Tensor(xp.zeros((*shape, *slope.shape), dtype=slope.dtype))
-    places = xp.arange(slope.size)
-    matrix = TENSORS.where(xp.expand_dims(places, axis=1) == places, TENSORS.reshape(slope, (slope.size,)), 0.0)
+    places = Tensor(xp.arange(slope.size))
+    matrix = TENSORS.where(TENSORS.expand_dims(places, axis=1) == places, TENSORS.reshape(slope, (slope.size,)), 0.0)
     square: Tensor = TENSORS.reshape(matrix, (*shape, *shape))
     return square
 
@@ -139,7 +139,7 @@ def units(like: Any, start: int, count: int) -> Any:
     xp = BACKENDS[like.__class__].beside(like)
     size = prod(like.shape)
     flat = xp.zeros((count * size,), dtype=like.dtype)
-    positions = xp.arange(count) * (size + 1) + start
+    positions = xp.arange(start, start + count * (size + 1), size + 1)
     return xp.reshape(xp.scatter_set(flat, positions, 1), (count, *like.shape))
 
 
