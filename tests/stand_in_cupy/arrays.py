@@ -121,14 +121,23 @@ _BINARY = {
     "mod": np.remainder, "pow": np.power, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
     "lshift": np.left_shift, "rshift": np.right_shift, "matmul": np.matmul,
 }  # fmt: skip
+
+
+def infix(ufunc: Any) -> Callable[..., Any]:
+    """An operator: as CuPy's it is left to an operand whose class says `__array_ufunc__ = None`."""
+    return lambda self, other: (
+        NotImplemented if getattr(other, "__array_ufunc__", ufunc) is None else call(ufunc, (self, other))
+    )
+
+
 for _name, _ufunc in _BINARY.items():
-    setattr(ndarray, f"__{_name}__", lambda self, other, f=_ufunc: call(f, (self, other)))
+    setattr(ndarray, f"__{_name}__", infix(_ufunc))
     setattr(ndarray, f"__r{_name}__", lambda self, other, f=_ufunc: call(f, (other, self)))
     setattr(ndarray, f"__i{_name}__", lambda self, other, f=_ufunc: call(f, (self, other), {"out": self}))
 for _name, _ufunc in {
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
 }.items():  # fmt: skip
-    setattr(ndarray, f"__{_name}__", lambda self, other, f=_ufunc: call(f, (self, other)))
+    setattr(ndarray, f"__{_name}__", infix(_ufunc))
 for _name, _ufunc in {"neg": np.negative, "abs": np.absolute, "invert": np.invert, "pos": np.positive}.items():
     setattr(ndarray, f"__{_name}__", lambda self, f=_ufunc: call(f, (self,)))
 
