@@ -1,34 +1,17 @@
 """The planner of chains against an exhaustive search, and against what is published."""
 
 import random
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import pullback as pb
+from pullback.bench.chains import every_cost, random_chain
 from pullback.errors import ArgumentError, ShapeError
 
 
-def random_chain(chance, length, sizes=(1, 9), tapes=(0, 60)):
-    lengths = [chance.randint(*sizes) for _ in range(length + 1)]
-    return [(m, n, chance.randint(*tapes)) for n, m in pairwise(lengths)]
-
-
-def every_cost(chain):
-    """The cost of every bracketing, counted by what is done: no table, no sums over tapes before."""
-    if len(chain) == 1:
-        ((m, n, tape),) = chain
-        yield tape * min(m, n)
-        return
-    rows, columns = chain[-1][0], chain[0][1]
-    for split in range(1, len(chain)):
-        inner, outer = chain[:split], chain[split:]
-        outers = list(every_cost(outer))
-        inners = list(every_cost(inner))
-        yield from (a + b + rows * inner[-1][0] * columns for a in outers for b in inners)
-        yield from (a + sum(rows * tape for *_, tape in inner) for a in outers)
-        yield from (b + sum(columns * tape for *_, tape in outer) for b in inners)
+def some_chain(chance, length, sizes=(1, 9), tapes=(0, 60)):
+    return random_chain(chance, length, sizes, tapes)
 
 
 def dense_costs(chain):
@@ -45,7 +28,7 @@ def dense_costs(chain):
 def test_the_optimum_is_that_of_an_exhaustive_search(length, count):
     chance = random.Random(length)
     for _ in range(count):
-        chain = random_chain(chance, length)
+        chain = some_chain(chance, length)
         plan = pb.chain_plan(chain)
         assert plan.optimum == min(every_cost(chain)), chain
         assert plan.preaccumulation == min(dense_costs(chain)), chain
@@ -71,7 +54,7 @@ def cost_of(segment, chain):
 def test_a_plan_carried_out_on_matrices_is_the_product_of_all():
     chance, rng = random.Random(0), np.random.default_rng(0)
     for length in (1, 2, 3, 5, 9, 30):
-        chain = random_chain(chance, length, tapes=(1, 200))
+        chain = some_chain(chance, length, tapes=(1, 200))
         matrices = [rng.normal(size=(m, n)) for m, n, _ in chain]
 
         def carried_out(segment, matrices=matrices):
@@ -99,7 +82,7 @@ def test_mixed_orders_win_as_often_as_is_published():
     """Sizes 5 to 50, tapes of 1,000 to 10,000: 32 % of chains of 2, 60 % of 4, 76 % of 8 (a public data set)."""
     chance = random.Random(1)
     for length, published in ((2, 0.32), (4, 0.60), (8, 0.76)):
-        plans = [pb.chain_plan(random_chain(chance, length, (5, 50), (1000, 10000))) for _ in range(600)]
+        plans = [pb.chain_plan(some_chain(chance, length, (5, 50), (1000, 10000))) for _ in range(600)]
         wins = sum(plan.optimum < min(plan.tangent, plan.adjoint) for plan in plans) / len(plans)
         assert wins == pytest.approx(published, abs=0.07)
 
@@ -111,7 +94,7 @@ def test_a_scalar_loss_is_pulled_and_a_single_input_is_pushed():
 
 
 def test_numbers_are_exact_at_any_size():
-    chain = random_chain(random.Random(2), 12)
+    chain = some_chain(random.Random(2), 12)
     big = 10**40
     scaled = [(m * big, n * big, tape * big**2) for m, n, tape in chain]
     small, large = pb.chain_plan(chain), pb.chain_plan(scaled)

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ELEMENTWISE", "NativeArray"]
+import numpy as np
+
+__all__ = ["CONSTANTS", "ELEMENTWISE", "NativeArray"]
 
 ELEMENTWISE = [
     "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_invert",
@@ -15,6 +17,14 @@ ELEMENTWISE = [
     "sinh", "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where",
 ]  # fmt: skip
 """Functions of numbers one by one, with broadcasting, by their names in the array API standard; and erf, erfc."""
+CONSTANTS: dict[str, Any] = {
+    name: getattr(np, name)
+    for name in (
+        "bool", "e", "finfo", "float16", "float32", "float64", "iinfo", "inf", "int16", "int32", "int64", "int8",
+        "nan", "newaxis", "pi", "result_type", "uint16", "uint32", "uint64", "uint8",
+    )
+}  # fmt: skip
+"""What namespaces have beside functions of arrays."""
 
 _OPERATORS = {
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide",

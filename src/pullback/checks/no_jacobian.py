@@ -14,13 +14,13 @@ import numpy as np
 
 from ..backends import Backend, backend_for, is_floating
 from ..backends.meta.array import outside
-from ..backends.meta.metering import metering
+from ..backends.meta.metering import Meter, metering
 from ..core.op import OPS, Op, wrapped_bodies
+from ..core.places import Call, Line, current_call, here, input_name, layer_of, source_of
 from ..core.recording import Observer, observing, unobserved
 from ..core.tape import Equation, Leaf, pull, push
 from ..core.tensor import Tensor
 from ..errors import RuleError
-from .places import Call, Line, current_call, here, input_name, layer_of, source_of
 
 __all__ = ["no_jacobian"]
 
@@ -324,7 +324,7 @@ class _Shown:
     outputs: list[Shape]
 
 
-class _Shapes:
+class _Shapes(Meter):
     """A meter that writes down the shape of every new buffer, with the op that is at work."""
 
     def __init__(self) -> None:
@@ -339,12 +339,6 @@ class _Shapes:
 
     def leave(self) -> None:
         self._ops.pop()
-
-    def work(self, name: str, flops: int, multiply_adds: int, read: int, written: int) -> None:
-        pass
-
-    def release(self, nbytes: int) -> None:
-        pass
 
 
 def _is_jacobian(shape: Shape, out: Shape, by: Shape) -> bool:

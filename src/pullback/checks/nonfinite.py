@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ..backends import BACKENDS
+from ..core.places import Call, current_call, here
 from ..core.recording import Observer
-from .places import Call, current_call, here
 from .replay import Record, Replay, arrays_of, depth, nonfinite
 
 __all__ = ["detect_nonfinite"]

@@ -12,12 +12,12 @@ import numpy as np
 
 from ..backends import BACKENDS, is_floating
 from ..core.op import OPS, Op
+from ..core.places import Call, Line, input_name, layer_of, source_of
 from ..core.tape import HEAD, PART, Bundle, Equation, pull, push
 from ..core.tensor import Tensor
 from ..errors import NonFiniteError, RuleError
 from ..transforms.packed import GATHER
 from ..transforms.vmap import ENTER, LEAVE
-from .places import Call, Line, input_name, layer_of, source_of
 
 __all__ = ["Record", "Replay", "arrays_of", "depth", "nonfinite"]
 

@@ -1,7 +1,7 @@
 """`pb.explain`: the chain rule of a function, written out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -20,26 +20,13 @@ __all__ = ["Explanation", "Step", "explain"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step of the reverse sweep, as `Pull` has it, beside the elementary Jacobian that is never formed.
+class Step(Pull):
+    """One step of the reverse sweep beside the elementary Jacobian that is never formed.
 
     Attributes:
-        equation: The number of the equation whose rule it is.
-        of: The name of the input whose cotangent it gives; "" for a factor that several inputs share.
-        target, formula: What it gives, and how: `layers.0.weight_bar` and `x^T @ delta1`.
-        shape: The shape of the cotangent.
-        count: What the rule does.
-        adds: Whether it is added to what other branches gave.
         rows, columns, nbytes: The Jacobian of the equation's value by that input; 0 for a factor.
     """
 
-    equation: int
-    of: str
-    target: Formula
-    formula: Formula
-    shape: tuple[int, ...]
-    count: Count
-    adds: bool
     rows: int
     columns: int
     nbytes: int
@@ -203,8 +190,8 @@ def _step(tape: Tape, pull: Pull) -> Step:
     rows = sum(v.size for v in e.outputs) if pull.of else 0
     columns = tape.variables[pull.of].size if pull.of else 0
     nbytes = rows * columns * np.dtype(e.dtype).itemsize
-    same = (pull.equation, pull.of, pull.target, pull.formula, pull.shape, pull.count, pull.adds)
-    return Step(*same, rows, columns, nbytes)
+    same = {part.name: getattr(pull, part.name) for part in fields(Pull)}
+    return Step(**same, rows=rows, columns=columns, nbytes=nbytes)
 
 
 def _shared(tape: Tape, pulls: Sequence[Pull]) -> dict[str, tuple[str, ...]]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
 
+from ..backends.meta.metering import Meter
+
 __all__ = ["Count", "Entry", "Ledger"]
 
 
@@ -52,7 +54,7 @@ class Entry:
     count: Count
 
 
-class Ledger:
+class Ledger(Meter):
     """A meter (see `backends.meta.metering`) that keeps books.
 
     Attributes:

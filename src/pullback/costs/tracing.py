@@ -87,22 +87,18 @@ def _without_numbers(op: Op, backend: Backend, run: Callable[..., Any]) -> Calla
     def body(*args: Any, **kwargs: Any) -> Any:
         if current_meter() is None:
             return run(*args, **kwargs)
-        given = [_shapes(x) if inputs[min(i, len(inputs) - 1)] else x for i, x in enumerate(args)]
-        return on_shapes(*given, **{name: _shapes(x) if name in op.inputs else x for name, x in kwargs.items()})
+        given = [stand_in(x) if inputs[min(i, len(inputs) - 1)] else x for i, x in enumerate(args)]
+        return on_shapes(*given, **{name: stand_in(x) if name in op.inputs else x for name, x in kwargs.items()})
 
     return body
 
 
-def _shapes(x: Any) -> Any:
-    """An input of an op without its numbers."""
-    if isinstance(x, list | tuple):
-        return [_shapes(y) for y in x]
-    return stand_in(x) if hasattr(x, "dtype") else x
-
-
-def stand_in(array: Any) -> Any:
-    """The array without numbers that stands for a raw array; its memory counts as there before."""
-    return backend_for("meta").asarray(array)
+def stand_in(value: Any) -> Any:
+    """What stands for a raw array, or for those in a list or tuple: without numbers, and its memory counts as there
+    before. All else is itself."""
+    if isinstance(value, list | tuple):
+        return tuple(map(stand_in, value))
+    return backend_for("meta").asarray(value) if hasattr(value, "dtype") else value
 
 
 @contextmanager

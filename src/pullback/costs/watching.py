@@ -1,28 +1,24 @@
 """Running a function on shapes, with every equation noted: where it stands, what it was given, what it did."""
 
-import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, field
-from os.path import dirname
 from typing import Any
 
 from ..backends import Backend
-from ..backends.meta.metering import current_meter, metering
+from ..backends.meta.metering import Meter, current_meter, metering
 from ..core.layers import Layers
 from ..core.op import Op, wrapped_bodies
+from ..core.places import file_of, here
 from ..core.recording import Observer
 from .ledger import Count
 from .tracing import on_meta
 
 __all__ = ["Note", "Tally", "Watch", "watched"]
 
-_INSIDE = (dirname(dirname(__file__)), contextlib.__file__)
 
-
-class Tally:
-    """A meter that adds up: what native functions did since it was last asked."""
+class Tally(Meter):
+    """A meter that adds up what native functions did since it was last asked; memory is not counted."""
 
     def __init__(self) -> None:
         self._numbers = [0] * 5
@@ -40,18 +36,6 @@ class Tally:
         """A native function ran."""
         for i, amount in enumerate((flops, multiply_adds, read, written, 1)):
             self._numbers[i] += amount
-
-    def enter(self, name: str) -> None:
-        """An op begins."""
-
-    def leave(self) -> None:
-        """An op ends."""
-
-    def allocate(self, nbytes: int, shape: tuple[int, ...] = ()) -> None:
-        """A new buffer; memory is not counted here."""
-
-    def release(self, nbytes: int) -> None:
-        """A buffer is gone."""
 
 
 class OpTally(Tally):
@@ -124,7 +108,7 @@ class Watch(Observer):
         values = value if op.outputs else (value,)
         self.notes[equation.seq] = Note(
             self.layers.current,
-            _source(),
+            file_of(here()),
             tuple(inputs),
             tuple((tuple(x.shape), x.dtype) for x in values),
             _params(op, *self.tally.calls.get(op, ((), {}))),
@@ -140,14 +124,6 @@ class Watch(Observer):
             if outermost and module not in self.roots.values() and "." not in self.layers.current:
                 self.roots[self.layers.current] = module
             yield
-
-
-def _source() -> tuple[str, int]:
-    """The first frame outside of this package."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_INSIDE):
-        frame = frame.f_back
-    return ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 
 def _params(op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -3,21 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from types import MethodType
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from ...errors import ArgumentError
 from ..base import Backend, Namespace, isdtype
+from ..native import CONSTANTS
 from ..registry import BACKENDS, backend_for
 from . import functions, indexing, products
 from .array import BatchedArray, Frame, Inside, current_frame, frame_of, innermost, leaked, numbers, within
 
 __all__ = ["BatchedBackend", "batched_backend"]
 
-_CONSTANTS = """e inf nan newaxis pi finfo iinfo result_type bool float16 float32 float64 int8 int16 int32 int64 uint8
-uint16 uint32 uint64"""
 FUNCTIONS = functions.FUNCTIONS | indexing.FUNCTIONS | products.FUNCTIONS
 
 
@@ -73,8 +72,9 @@ class BatchedBackend(Backend):
         self.rank = 1 + level
         kind = type(f"BatchedArray{level}", (BatchedArray,), {"__slots__": ()})
         self.array_types = (kind,)
-        constants = {name: getattr(np, name) for name in _CONSTANTS.split()}
-        self.xp = Namespace(products, **constants, **FUNCTIONS, dtype=np.dtype, isdtype=isdtype)
+        self.xp = Namespace(
+            SimpleNamespace(**CONSTANTS), **FUNCTIONS, linalg=products.linalg, dtype=np.dtype, isdtype=isdtype
+        )
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
         if hasattr(data, "dtype") and dtype is None and copy is None:

@@ -11,14 +11,13 @@ import numpy as np
 
 from ...errors import DeviceError, RuleError
 from ..base import Backend, Namespace, isdtype
+from ..native import CONSTANTS
 from . import elementwise, products, shaping
 from .array import MetaArray, fresh, work
 from .metering import current_meter
 
 __all__ = ["MetaBackend"]
 
-_CONSTANTS = """e inf nan newaxis pi finfo iinfo result_type bool float16 float32 float64 int8 int16 int32 int64 uint8
-uint16 uint32 uint64"""
 FUNCTIONS = elementwise.FUNCTIONS | shaping.FUNCTIONS | products.FUNCTIONS
 MetaArray.call = staticmethod(lambda name, *args: FUNCTIONS[name](*args))
 
@@ -105,9 +104,8 @@ class MetaBackend(Backend):
     array_types = (MetaArray,)
 
     def __init__(self) -> None:
-        constants = {name: getattr(np, name) for name in _CONSTANTS.split()}
         self.xp = _Costed(
-            SimpleNamespace(**constants), **FUNCTIONS, linalg=products.linalg, dtype=np.dtype, isdtype=isdtype
+            SimpleNamespace(**CONSTANTS), **FUNCTIONS, linalg=products.linalg, dtype=np.dtype, isdtype=isdtype
         )
 
     def asarray(self, data: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:

@@ -13,15 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from ..native import ELEMENTWISE
 from .array import MetaArray, fresh, ghost_of, iterated, joined, kept, outside, work
 
 __all__ = ["FUNCTIONS", "arrays", "broadcast", "is_float"]
 
-_NAMES = """abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or
-bitwise_right_shift bitwise_xor ceil copysign cos cosh divide equal exp expm1 floor floor_divide greater greater_equal
-hypot isfinite isinf isnan less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor
-maximum minimum multiply negative nextafter not_equal positive pow reciprocal remainder round sign signbit sin sinh sqrt
-square subtract tan tanh trunc"""
 _MOVES = {"positive", "where"}
 
 
@@ -149,7 +145,9 @@ def _error_function(x: Any) -> Any:
 
 
 _extreme = _dtype_reduction("int64")
-FUNCTIONS: dict[str, Callable[..., Any]] = {name: _elementwise(name, getattr(np, name)) for name in _NAMES.split()} | {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: _elementwise(name, getattr(np, name)) for name in ELEMENTWISE if hasattr(np, name)
+} | {
     "in_place": _in_place,
     "clip": _clip,
     "where": _where,

@@ -9,13 +9,12 @@ nothing. Choosing at positions reads the positions and each number chosen. Memor
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
 
 __all__ = ["Meter", "current_meter", "metering"]
 
 
-class Meter(Protocol):
-    """What counts. All numbers are exact Python integers."""
+class Meter:
+    """What is told of work; a method that is left as it is does not listen. All numbers are exact Python integers."""
 
     def work(self, name: str, flops: int, multiply_adds: int, read: int, written: int) -> None:
         """A native function ran, with so many floating-point operations, of which two for each multiply-add of a

@@ -1,4 +1,4 @@
-"""Where a computation was written: the user's line, and the module that was being called."""
+"""Second floor: where a computation was written: the user's line, and the module that was being called."""
 
 import linecache
 import os.path
@@ -8,9 +8,9 @@ from itertools import islice
 from types import CodeType
 from typing import Any
 
-from ..core.op import Op
+from .op import Op
 
-__all__ = ["Call", "Line", "current_call", "here", "input_name", "layer_of", "source_of"]
+__all__ = ["Call", "Line", "current_call", "file_of", "here", "input_name", "layer_of", "source_of"]
 
 PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 Line = tuple[CodeType, int] | None  # code and the place in it: the number of the line is looked up when it is asked for
@@ -47,14 +47,21 @@ def here() -> Line:
     return None
 
 
+def file_of(line: Line) -> tuple[str, int]:
+    """The name of a file, and the number of the line in it; empty and 0 where it is not known."""
+    if line is None:
+        return "", 0
+    code, place = line
+    return code.co_filename, next(islice(code.co_positions(), place // 2, None))[0] or code.co_firstlineno
+
+
 def source_of(line: Line) -> str:
     """`file.py:31: the text of the line`."""
     if line is None:
         return "a line that is not known"
-    code, place = line
-    number = next(islice(code.co_positions(), place // 2, None))[0] or code.co_firstlineno
-    text = linecache.getline(code.co_filename, number).strip()
-    return f"{code.co_filename}:{number}" + (f": {text}" if text else "")
+    name, number = file_of(line)
+    text = linecache.getline(name, number).strip()
+    return f"{name}:{number}" + (f": {text}" if text else "")
 
 
 def layer_of(call: Call | None) -> str:
