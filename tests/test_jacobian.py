@@ -1,6 +1,8 @@
 """pb.jacobian and pb.plan_jacobian: every mode against central differences, within the memory asked for."""
 
+import gc
 import tracemalloc
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -307,3 +309,42 @@ def test_nothing_to_differentiate():
     for mode in ("auto", "reverse", "forward"):
         assert pb.jacobian(lambda x: pb.asarray(np.ones(2)), mode=mode)(X).numpy().tolist() == np.zeros((2, 6)).tolist()
         assert pb.jacobian(pb.tanh, mode=mode)(np.ones(0)).shape == (0, 0)
+
+
+def test_a_limit_of_memory_holds_in_every_mode():
+    rng = np.random.default_rng(2)
+    weights = [rng.normal(size=shape).astype("float32") / 14 for shape in ((900, 8), (8, 900), (900, 8), (8, 900))]
+
+    def waist(x):
+        for w in weights:
+            x = pb.linear_tanh(x, w)
+        return x
+
+    x = rng.normal(size=900).astype("float32")
+    for f, mode in ((waist, "planned"), (lambda x: pb.sin(x) * pb.cos(x), "diagonal")):
+        most = pb.plan_jacobian(f, x).modes[mode].nbytes
+        derivative = pb.jacobian(f, mode=mode, memory_limit=most)
+        derivative(x)  # what is made once
+        tracemalloc.start()
+        try:
+            derivative(x)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak <= 1.01 * most  # beside arrays Python's own objects
+        with pytest.raises(DeviceMemoryError, match=f"mode='{mode}' takes {most:,} bytes"):
+            pb.jacobian(f, mode=mode, memory_limit=most - 1)(x)
+
+
+def test_what_is_remembered_of_a_tape_holds_no_arrays():
+    """A checkpointed function has an op of its own at every call, which holds its arguments."""
+    seen = []
+
+    def f(x):
+        seen.append(weakref.ref(x))
+        return pb.tanh(x * 2.0)
+
+    for _ in range(3):
+        pb.jacobian(pb.checkpoint(f))(X.copy())
+    gc.collect()
+    assert [r() for r in seen if r() is not None] == []

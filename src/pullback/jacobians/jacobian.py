@@ -6,7 +6,7 @@ from typing import Any
 from .. import trees
 from ..backends import BACKENDS
 from ..core.tensor import Tensor
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DeviceMemoryError
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
 from .planning import close, compare, planned
@@ -45,7 +45,7 @@ def jacobian(
 
     Raises:
         ArgumentError: no such mode, or a chunk that holds nothing. When called, as `vjp`; DeviceMemoryError: one vector
-        at a time is more than `memory_limit`.
+        at a time is more than `memory_limit`, or what "planned" or "diagonal" make is.
     """
     require_function("jacobian", f)
     if mode not in MODES:
@@ -58,6 +58,8 @@ def jacobian(
         form = close(trace)
         announce(trace)
         chosen = compare(trace, memory_limit).choice if mode == "auto" else mode
+        if memory_limit is not None and chosen in ("planned", "diagonal"):
+            _refuse_larger(trace, chosen, memory_limit)
         if chosen == "planned":
             blocks = [[_by_plan(trace)]]
         elif chosen == "diagonal":
@@ -74,6 +76,16 @@ def check_limits(name: str, **limits: int | None) -> None:
     for limit, value in limits.items():
         if value is not None and (not hasattr(value, "__index__") or value < 1):
             raise ArgumentError(f"{name}: {limit} is a whole number above 0, or None; got {value!r}")
+
+
+def _refuse_larger(trace: Trace, mode: str, memory_limit: int) -> None:
+    """Raise DeviceMemoryError where a mode that has no chunks takes more than the limit."""
+    cost = compare(trace, memory_limit).modes.get(mode)
+    if cost is not None and cost.nbytes > memory_limit:
+        raise DeviceMemoryError(
+            f"jacobian: mode='{mode}' takes {cost.nbytes:,} bytes at once, and memory_limit is {memory_limit:,}; raise "
+            "it, or take mode='reverse' or 'forward', which go in chunks"
+        )
 
 
 def _by_plan(trace: Trace) -> Tensor:

@@ -143,7 +143,7 @@ class LinearOperators:
 
         A product is one JVP, some numbers for each output, and one VJP. For these distributions it is the Gauss-Newton
         matrix of the negative log-likelihood (J. Martens, "New insights and perspectives on the natural gradient
-        method", 2020, section 9.2).
+        method", 2020).
 
         Raises ShapeError where logits of a categorical distribution are single numbers.
         """

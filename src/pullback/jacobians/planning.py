@@ -8,6 +8,8 @@ from typing import Any
 from .. import trees
 from ..backends import backend_for
 from ..backends.meta.metering import metering
+from ..core.op import OPS
+from ..core.tape import PART
 from ..core.tensor import Tensor, asarray
 from ..costs.ledger import Ledger
 from ..costs.tables import bytes_text, count_text, table
@@ -85,17 +87,24 @@ _MOST = 256
 
 
 def _remembered(what: str, trace: Trace, make: Callable[[], Any]) -> Any:
-    """What `make` gives: once for all tapes of the same ops on the same shapes."""
+    """What `make` gives: once for all tapes of the same ops on the same shapes.
+
+    Only of ops of the table: a checkpointed or mapped function, or one with rules of its own, writes an op or a frame
+    that is never met again and holds the arrays of its call.
+    """
+    if any(OPS.get(e.op.name) is not e.op and e.op is not PART for e in trace.tape):
+        return make()
     try:
         key = what, _form(trace)
         hash(key)
     except TypeError:  # a parameter of an op is not hashable
         return make()
-    if key not in _known:
-        _known[key] = make()
+    found = _known.get(key)
+    if found is None:
+        found = _known[key] = make()
         while len(_known) > _MOST:
             _known.popitem(last=False)
-    return _known[key]
+    return found
 
 
 def _form(trace: Trace) -> Any:
@@ -129,7 +138,7 @@ def _compared(trace: Trace, memory_limit: int | None) -> JacobianPlan:
     }
     if is_diagonal(trace):
         one = _total(pulled_on_meta(trace, out, 1) for out in values_of(trace))
-        modes["diagonal"] = ModeCost(one.flops, one.nbytes + 2 * jacobian_bytes(trace))
+        modes["diagonal"] = ModeCost(one.flops, one.nbytes + jacobian_bytes(trace))
     found = planned(trace)
     links: tuple[str, ...] = ()
     if found is not None:

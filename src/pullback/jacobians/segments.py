@@ -167,13 +167,14 @@ def _is_explicit(part: Sequence[Equation], before: Any, shapes: dict[Any, tuple[
     if len(part) != 1 or part[0].op.bound_jacobian is None:
         return False
     (e,) = part
-    shape, given, saves = shapes[e], shapes[before], e.op.saves
+    shape, given = shapes[e], shapes[before]
+    matrix = e.saved[e.op.saves.index(e.op.inputs[1])]
     return (
         e.parents[0] is before
         and not any(n in shapes for n in e.parents[1:])
         and bool(shape and given)
         and (prod(shape), prod(given)) == (shape[-1], given[-1])
-        and e.saved[saves.index("w" if "w" in saves else "b")].ndim == 2
+        and matrix.ndim == 2
     )
 
 

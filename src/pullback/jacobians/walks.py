@@ -11,6 +11,7 @@ from ..core.recording import observing
 from ..core.tape import Equation, pull, push
 from ..core.tensor import Tensor
 from ..costs.ledger import Ledger
+from ..costs.tracing import stand_in
 from ..errors import DeviceMemoryError
 from ..transforms.trace import Trace
 from ..transforms.vmap import new_frame, vmap
@@ -99,9 +100,9 @@ def _diagonal(slope: Tensor, shape: tuple[int, ...]) -> Tensor:
     xp = BACKENDS[slope.data.__class__].beside(slope.data)
     if slope.shape != shape:
         return Tensor(xp.zeros((*shape, *slope.shape), dtype=slope.dtype))
-    places = Tensor(xp.arange(slope.size))
-    matrix = TENSORS.where(TENSORS.expand_dims(places, axis=1) == places, TENSORS.reshape(slope, (slope.size,)), 0.0)
-    square: Tensor = TENSORS.reshape(matrix, (*shape, *shape))
+    n = slope.size
+    flat = TENSORS.scatter(TENSORS.reshape(slope, (n,)), xp.arange(0, n * n, n + 1), (n * n,))
+    square: Tensor = TENSORS.reshape(flat, (*shape, *shape))
     return square
 
 
@@ -179,17 +180,10 @@ def _with_rows(x: Any, count: int) -> Any:
 
 def twin(tape: Sequence[Equation]) -> tuple[list[Equation], dict[Any, Any]]:
     """The tape on arrays without numbers, and the node that stands for each equation."""
-    meta = backend_for("meta")
-
-    def shapes(value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return tuple(map(shapes, value))
-        return meta.asarray(value) if value.__class__ in BACKENDS and hasattr(value, "dtype") else value
-
     nodes: dict[Any, Any] = {}
     for e in tape:
         made = nodes[e] = Equation()
-        made.seq, made.op, made.fit, made.saved = e.seq, e.op, e.fit, shapes(e.saved)
+        made.seq, made.op, made.fit, made.saved = e.seq, e.op, e.fit, stand_in(e.saved)
         made.parents = tuple([nodes.get(n, n) for n in e.parents])
     return list(nodes.values()), nodes
 
@@ -247,8 +241,8 @@ def _chunk(
 
 
 def _at_most(trace: Trace) -> int:
-    """More bytes than a walk of one vector has need of: an array for each equation, all of them as large as the largest
-    that is known. Where so much is free nothing has to be counted."""
+    """A generous guess at the bytes of a walk of one vector: two arrays of float64 for each equation, as large as the
+    largest that is known. Where so much is free, and no limit is asked for, nothing is counted."""
     known = [x for e in trace.tape for x in (e.saved or ()) if hasattr(x, "dtype") and hasattr(x, "size")]
     largest = max((x.size for x in (*known, *trace.flat_heads, *values_of(trace))), default=0)
     return 16 * largest * (len(trace.tape) + 1)
