@@ -1,13 +1,14 @@
 """The planner of chains against an exhaustive search, and against what is published."""
 
 import random
+from itertools import product
 
 import numpy as np
 import pytest
 
 import pullback as pb
 from pullback.bench.chains import every_cost, random_chain
-from pullback.errors import ArgumentError, ShapeError
+from pullback.errors import ArgumentError, DeviceMemoryError, ShapeError
 
 
 def some_chain(chance, length, sizes=(1, 9), tapes=(0, 60)):
@@ -47,8 +48,75 @@ def cost_of(segment, chain):
         middle = chain[segment.split][0]
         return cost_of(segment.outer, chain) + cost_of(segment.inner, chain) + rows * middle * columns
     if segment.way == "adjoint":
-        return cost_of(segment.outer, chain) + rows * sum(tapes[segment.first : segment.split + 1])
-    return cost_of(segment.inner, chain) + columns * sum(tapes[segment.split + 1 : segment.last + 1])
+        outer = 0 if segment.outer is None else cost_of(segment.outer, chain)
+        return outer + rows * sum(tapes[segment.first : segment.split + 1])
+    inner = 0 if segment.inner is None else cost_of(segment.inner, chain)
+    return inner + columns * sum(tapes[segment.split + 1 : segment.last + 1])
+
+
+def every_plan(chain):
+    """(cost, the most numbers that matrices hold) of every plan, either part of a product first."""
+    rows, columns, work = chain[-1][0], chain[0][1], sum(tape for *_, tape in chain)
+    size = rows * columns
+    if len(chain) == 1:
+        yield work * min(rows, columns), size
+        return
+    yield from ((rows * work, size), (columns * work, size))
+    for split in range(1, len(chain)):
+        inner, outer = chain[:split], chain[split:]
+        middle = inner[-1][0]
+        left, right = rows * middle, middle * columns
+        inners, outers = set(every_plan(inner)), set(every_plan(outer))
+        adjoint, tangent = rows * sum(tape for *_, tape in inner), columns * sum(tape for *_, tape in outer)
+        yield from ((cost + adjoint, max(peak, left + size)) for cost, peak in outers)
+        yield from ((cost + tangent, max(peak, right + size)) for cost, peak in inners)
+        for (a, first), (b, second) in product(outers, inners):
+            cost, held = a + b + left * columns, left + right + size
+            yield cost, max(held, first, left + second)
+            yield cost, max(held, second, right + first)
+
+
+@pytest.mark.parametrize(("length", "count"), [(1, 100), (2, 800), (3, 800), (4, 300), (5, 60)])
+def test_the_optimum_within_a_limit_is_that_of_an_exhaustive_search(length, count):
+    chance, binding = random.Random(length), 0
+    for _ in range(count):
+        chain = some_chain(chance, length, (1, 30), (1, 4000))
+        plans, free = list(every_plan(chain)), pb.chain_plan(chain)
+        assert (free.optimum, free.peak) in plans
+        limit = chance.randint(chain[-1][0] * chain[0][1], max(peak for _, peak in plans))
+        plan = pb.chain_plan(chain, memory_limit=limit)
+        assert plan.optimum == min(cost for cost, peak in plans if peak <= limit), (chain, limit)
+        assert plan.optimum == cost_of(plan.plan, chain)
+        assert plan.peak == peak_of(plan.plan, chain) <= limit
+        binding += plan.optimum > free.optimum
+    assert length < 2 or binding > count / 20
+
+
+def peak_of(segment, chain):
+    """The numbers of the matrices that are there while a plan is carried out step by step."""
+    held, most, done = 0, 0, [(segment, False)]
+
+    def size(part):
+        return chain[part.last][0] * chain[part.first][1]
+
+    while done:
+        part, ready = done.pop()
+        if not ready:
+            done.append((part, True))
+            done.extend((other, False) for other in reversed(part.parts))
+            continue
+        held += size(part)
+        most = max(most, held)
+        held -= sum(map(size, part.parts))
+    return most
+
+
+def test_a_long_chain_within_a_limit():
+    chain = some_chain(random.Random(5), 60, (5, 50), (1000, 10000))
+    free = pb.chain_plan(chain)
+    costs = [pb.chain_plan(chain, limit).optimum for limit in (free.peak, free.peak - 1, chain[-1][0] * chain[0][1])]
+    assert costs == sorted(costs)
+    assert costs[0] == free.optimum
 
 
 def test_a_plan_carried_out_on_matrices_is_the_product_of_all():
@@ -113,11 +181,26 @@ def test_the_bracketing_is_readable():
     waist = [(2, 100, 200), (100, 2, 200)]
     assert pb.chain_plan(waist).bracketing == "(f1 > J0)"
     assert pb.chain_plan([(2, 100, 9000), (100, 2, 9000)]).bracketing == "(J1 * J0)"
+    assert pb.chain_plan([(100, 2, 200), (2, 100, 200)], memory_limit=4).bracketing == "(1 < f1 f0)"
+    assert pb.chain_plan([(100, 1, 200), (2, 100, 200)], memory_limit=2).bracketing == "(f1 f0 > 1)"
 
 
 def test_a_chain_of_hundreds_nests_as_deep_as_it_likes():
     plan = pb.chain_plan([(2, 2, 1)] * 60 + [(1, 2, 1)] + [(1, 1, 1)] * 60)
     assert plan.bracketing.count("(") == plan.bracketing.count(")") > 0
+
+
+LIMITS = {
+    "smaller than the Jacobian": (5, DeviceMemoryError, "the Jacobian itself is 6 numbers, and memory_limit is 5"),
+    "a fraction": (6.5, ArgumentError, "memory_limit is a whole number"),
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_bad_limits(case):
+    limit, kind, message = LIMITS[case]
+    with pytest.raises(kind, match=message):
+        pb.chain_plan([(3, 2, 7)], memory_limit=limit)
 
 
 BAD = {

@@ -10,7 +10,7 @@ from ..errors import ArgumentError, DeviceMemoryError
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
 from .planning import close, compare, planned
-from .walks import announce, by_columns, by_diagonals, by_rows, is_diagonal, values_of
+from .walks import announce, by_columns, by_diagonals, by_rows, half_of_free, is_diagonal, too_little, values_of
 
 __all__ = ["MODES", "check_limits", "jacobian"]
 
@@ -58,12 +58,10 @@ def jacobian(
         form = close(trace)
         announce(trace)
         chosen = compare(trace, memory_limit).choice if mode == "auto" else mode
-        if memory_limit is not None and chosen in ("planned", "diagonal"):
-            _refuse_larger(trace, chosen, memory_limit)
         if chosen == "planned":
-            blocks = [[_by_plan(trace)]]
+            blocks = [[_by_plan(trace, memory_limit)]]
         elif chosen == "diagonal":
-            blocks = _by_diagonals(trace)
+            blocks = _by_diagonals(trace, memory_limit)
         else:
             blocks = (by_columns if chosen == "forward" else by_rows)(trace, chunk_size, memory_limit)
         return trees.unflatten(form, [_like_arguments(trace, row, argnums) for row in blocks])
@@ -78,35 +76,35 @@ def check_limits(name: str, **limits: int | None) -> None:
             raise ArgumentError(f"{name}: {limit} is a whole number above 0, or None; got {value!r}")
 
 
-def _refuse_larger(trace: Trace, mode: str, memory_limit: int) -> None:
-    """Raise DeviceMemoryError where a mode that has no chunks takes more than the limit."""
-    cost = compare(trace, memory_limit).modes.get(mode)
-    if cost is not None and cost.nbytes > memory_limit:
-        raise DeviceMemoryError(
-            f"jacobian: mode='{mode}' takes {cost.nbytes:,} bytes at once, and memory_limit is {memory_limit:,}; raise "
-            "it, or take mode='reverse' or 'forward', which go in chunks"
-        )
-
-
-def _by_plan(trace: Trace) -> Tensor:
-    found = planned(trace)
+def _by_plan(trace: Trace, memory_limit: int | None) -> Tensor:
+    found = planned(trace, memory_limit)
     if found is None:
         raise ArgumentError(
             "jacobian: mode='planned' takes one array to another of the same dtype by a chain of ops, and is not "
             "differentiated again; take mode='reverse' or 'forward'"
         )
-    (chain, plan), (head,), (out,) = found, trace.flat_heads, values_of(trace)
+    (head,), (out,) = trace.flat_heads, values_of(trace)
+    if memory_limit is None and found[1].nbytes > (half := half_of_free(head)):
+        found = planned(trace, half) or found
+    elif memory_limit is not None and found[1].nbytes > memory_limit:
+        raise too_little(trace, found[1].nbytes, memory_limit)
+    chain, route = found
     with trace.walking():
-        matrix = chain.execute(plan.plan, head.data)
+        matrix = route.execute(chain, head.data)
         xp = BACKENDS[head.data.__class__].beside(head.data)
         return Tensor(xp.reshape(matrix, (*out.shape, *head.shape)))
 
 
-def _by_diagonals(trace: Trace) -> list[list[Tensor]]:
+def _by_diagonals(trace: Trace, memory_limit: int | None) -> list[list[Tensor]]:
     if not is_diagonal(trace):
         raise ArgumentError(
             "jacobian: mode='diagonal' is for functions whose every op is elementwise, and broadcasts nothing that is "
             "differentiated; take mode='auto'"
+        )
+    if memory_limit is not None and (needed := compare(trace).modes["diagonal"].nbytes) > memory_limit:
+        raise DeviceMemoryError(
+            f"jacobian: mode='diagonal' takes {needed:,} bytes at once, and memory_limit is {memory_limit:,}; "
+            "raise it, or take mode='reverse' or 'forward', which go in chunks"
         )
     return by_diagonals(trace)
 

@@ -1,24 +1,20 @@
 """Which way to a Jacobian is the cheapest: every way is run on arrays without numbers, and counted."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import trees
-from ..backends import backend_for
-from ..backends.meta.metering import metering
-from ..core.op import OPS
-from ..core.tape import PART
 from ..core.tensor import Tensor, asarray
 from ..costs.ledger import Ledger
 from ..costs.tables import bytes_text, count_text, table
 from ..errors import TapeError
-from ..transforms.chain import ChainPlan, cheapest
+from ..transforms.chain import ChainPlan
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
-from .segments import Chain, Cuts, chain_of, cuts_of
-from .walks import is_diagonal, jacobian_bytes, pulled_on_meta, pushed_on_meta, values_of
+from .remembering import remembered
+from .segments import Chain, Route, chain_of, cuts_of, route_of
+from .walks import fitting, is_diagonal, jacobian_bytes, pulled_on_meta, pushed_on_meta, too_little, values_of
 
 __all__ = ["JacobianPlan", "ModeCost", "close", "compare", "plan_jacobian", "planned"]
 
@@ -72,99 +68,71 @@ def close(trace: Trace) -> Any:
     return form
 
 
-def planned(trace: Trace) -> tuple[Chain, ChainPlan] | None:
-    """The chain between the only argument and the only value of a trace, and its plan; None where there is no chain."""
+def planned(trace: Trace, memory_limit: int | None = None) -> tuple[Chain, Route] | None:
+    """The chain between the only argument and the only value of a trace, and the way along it; None where there is no
+    chain. The way may take more than the limit: then none takes less."""
     if len(trace.flat_heads) != 1 or len(values_of(trace)) != 1 or trace.joined:
         return None
     tape, end, out = trace.tape, trace.ends[0], values_of(trace)[0]
-    cuts: Cuts | None = _remembered("cuts", trace, lambda: cuts_of(tape, end, out))
-    chain = chain_of(tape, end, out, cuts)
-    return None if chain is None else (chain, _remembered("plan", trace, lambda: cheapest(*chain.factors())))
 
+    def found() -> Route | None:
+        cuts = cuts_of(tape, end, out)
+        return None if cuts is None else route_of(cuts, chain_of(tape, end, out, cuts), like, memory_limit)
 
-_known: OrderedDict[Any, Any] = OrderedDict()
-_MOST = 256
-
-
-def _remembered(what: str, trace: Trace, make: Callable[[], Any]) -> Any:
-    """What `make` gives: once for all tapes of the same ops on the same shapes.
-
-    Only of ops of the table: a checkpointed or mapped function, or one with rules of its own, writes an op or a frame
-    that is never met again and holds the arrays of its call.
-    """
-    if any(OPS.get(e.op.name) is not e.op and e.op is not PART for e in trace.tape):
-        return make()
-    try:
-        key = what, _form(trace)
-        hash(key)
-    except TypeError:  # a parameter of an op is not hashable
-        return make()
-    found = _known.get(key)
-    if found is None:
-        found = _known[key] = make()
-        while len(_known) > _MOST:
-            _known.popitem(last=False)
-    return found
-
-
-def _form(trace: Trace) -> Any:
-    """All that the costs of walks along a tape depend on, to be hashed and compared."""
-    places: dict[Any, int] = {n: i for i, n in enumerate((*trace.ends, *trace.tape))}
-    return (
-        trace.joined,
-        tuple((e.op, tuple(places.get(n) for n in e.parents), _facts(e.saved)) for e in trace.tape),
-        tuple((places.get(getattr(x, "node", None)), _facts(getattr(x, "data", None))) for x in trace.outputs),
-        tuple(_facts(head.data) for head in trace.flat_heads),
-    )
-
-
-def _facts(value: Any) -> Any:
-    """Shape, dtype, class and layout of an array; parameters as they are."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return value.__class__, value.shape, value.dtype, getattr(value, "strides", None)
-    return tuple(map(_facts, value)) if isinstance(value, tuple | list) else (value.__class__, value)
+    like = trace.flat_heads[0].data
+    route = remembered(("route", memory_limit), trace, found)
+    return None if route is None else (chain_of(tape, end, out, route.cuts), route)
 
 
 def compare(trace: Trace, memory_limit: int | None = None) -> JacobianPlan:
     """The modes for a trace that is closed."""
-    found: JacobianPlan = _remembered(f"modes within {memory_limit}", trace, lambda: _compared(trace, memory_limit))
+    found = remembered(("modes", memory_limit), trace, lambda: _compared(trace, memory_limit))
     return found
 
 
 def _compared(trace: Trace, memory_limit: int | None) -> JacobianPlan:
+    outputs, heads = values_of(trace), trace.flat_heads
     modes = {
-        "reverse": _total(pulled_on_meta(trace, out, out.size) for out in values_of(trace) if out.node in trace.wanted),
-        "forward": _total(pushed_on_meta(trace, head, head.size) for head in trace.flat_heads if head.size),
+        "reverse": _walked(trace, [out for out in outputs if out.node in trace.wanted], pulled_on_meta, memory_limit),
+        "forward": _walked(trace, heads, pushed_on_meta, memory_limit),
     }
     if is_diagonal(trace):
-        one = _total(pulled_on_meta(trace, out, 1) for out in values_of(trace))
-        modes["diagonal"] = ModeCost(one.flops, one.nbytes + jacobian_bytes(trace))
-    found = planned(trace)
+        ledgers = [pulled_on_meta(trace, out, 1) for out in outputs]
+        peak = max((ledger.peaks["forward"] for ledger in ledgers), default=0)
+        flops = sum(ledger.total("forward").flops for ledger in ledgers)
+        modes["diagonal"] = ModeCost(flops, peak + jacobian_bytes(trace))
+    found = planned(trace, memory_limit)
     links: tuple[str, ...] = ()
     if found is not None:
-        chain, plan = found
-        ledger, meta = Ledger(), backend_for("meta")
-        like = meta.asarray(trace.flat_heads[0].data)
-        with metering(ledger):
-            chain.on_meta().execute(plan.plan, like)
-        modes["planned"] = _total([ledger])
+        chain, route = found
+        modes["planned"] = ModeCost(route.flops, route.nbytes)
         links = tuple(
             f"{' '.join(e.op.name for e in link.tape)}, {link.size[1]} -> {link.size[0]}" for link in chain.links
         )
     fits = {m: c for m, c in modes.items() if memory_limit is None or c.nbytes <= memory_limit}
-    choice = min(fits or {"reverse": modes["reverse"]}, key=lambda mode: modes[mode].flops)
-    others = [c.flops / max(modes[choice].flops, 1) for m, c in modes.items() if m != choice]
-    why = f"fewest operations, {min(others):.3g} times fewer than the next" if len(fits) == len(modes) else (
-        "fewest operations of what fits into the memory, in chunks where nothing does"
-    )  # fmt: skip
-    return JacobianPlan(choice, why, modes, None if found is None else found[1], links)
+    if not fits:
+        least = min(cost.nbytes for cost in modes.values())
+        raise too_little(trace, least, memory_limit or 0)
+    choice = min(fits, key=lambda mode: modes[mode].flops)
+    others = [c.flops / max(fits[choice].flops, 1) for m, c in fits.items() if m != choice]
+    why = f"fewest operations, {min(others):.3g} times fewer than the next" if others else "nothing else fits"
+    if len(fits) < len(modes):
+        why += f"; {', '.join(m for m in modes if m not in fits)} would take more than memory_limit"
+    return JacobianPlan(choice, why, modes, None if found is None else found[1].plan, links)
 
 
-def _total(ledgers: Any) -> ModeCost:
-    books = list(ledgers)
-    return ModeCost(
-        sum(book.total("forward").flops for book in books), max((book.peaks["forward"] for book in books), default=0)
-    )
+def _walked(
+    trace: Trace, sources: Sequence[Tensor], booked: Callable[[Trace, Tensor, int], Ledger], memory_limit: int | None
+) -> ModeCost:
+    """Walks of all unit vectors of `sources`, as many at once as the limit allows."""
+    flops = nbytes = 0
+    for like in sources:
+        if like.size:
+            chunk, needed = fitting(trace, like, memory_limit, booked)
+            for count, times in ((chunk, like.size // chunk), (like.size % chunk, 1)):
+                flops += times * booked(trace, like, count).total("forward").flops if count else 0
+            nbytes = max(nbytes, needed)
+    return ModeCost(flops, nbytes)
 
 
 def plan_jacobian(f: Callable[..., Any], *args: Any, argnums: int = 0, memory_limit: int | None = None) -> JacobianPlan:

@@ -1,6 +1,6 @@
 """A tape as a chain: cut where everything passes through one value."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -11,10 +11,15 @@ from ..backends.meta.metering import metering
 from ..core.op import ARRAYS
 from ..core.tape import Equation, pull
 from ..costs.ledger import Ledger
-from ..transforms.chain import Segment
+from ..transforms.chain import ChainPlan, Segment, cheapest
 from .walks import columns_of, rows_of, twin, units
 
-__all__ = ["Chain", "Cuts", "Link", "chain_of", "cuts_of"]
+__all__ = ["Chain", "Cuts", "Link", "Route", "chain_of", "cuts_of", "route_of"]
+
+
+ChunkOf = Callable[[Segment, int, int, Callable[[int, int], Any]], int]
+"""(segment, how many vectors, numbers of each when it arrives, walk from one to another) -> how many at once."""
+Cuts = tuple[tuple[int, tuple[int, ...], int, bool], ...]  # where links end, the shape there, work, is_explicit
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,72 +71,137 @@ class Chain:
         ]  # fmt: skip
         return Chain(tuple(links), self.dtype)
 
-    def execute(self, plan: Segment, like: Any) -> Any:
-        """The Jacobian of a plan, (outputs, inputs), as a raw array of the class and device of `like`."""
-        xp = BACKENDS[like.__class__].beside(like)
+    def execute(self, plan: Segment, like: Any, chunk_of: ChunkOf | None = None) -> Any:
+        """The Jacobian of a plan, (outputs, inputs), as a raw array of the class and device of `like`.
+
+        Args:
+            chunk_of: Tells how many rows or columns of a sweep are walked at once; None: all of them.
+        """
         done: dict[int, Any] = {}
         waiting = [plan]
         while waiting:
             segment = waiting[-1]
-            missing = [part for part in (segment.outer, segment.inner) if part is not None and id(part) not in done]
+            missing = [part for part in segment.parts if id(part) not in done]
             if missing:
-                waiting.extend(missing)
+                waiting.append(missing[0])
                 continue
             waiting.pop()
             outer, inner = (done.pop(id(part), None) for part in (segment.outer, segment.inner))
-            if segment.way == "elementary":
-                done[id(segment)] = self._elementary(self.links[segment.first], xp, like)
-            elif segment.way == "product":
+            if segment.way == "product":
                 done[id(segment)] = outer @ inner
+            elif segment.way == "elementary" and self.links[segment.first].is_explicit:
+                done[id(segment)] = self._written(self.links[segment.first], like)
             else:
-                done[id(segment)] = self._swept(segment, outer, inner, xp)
+                done[id(segment)] = self._swept(segment, outer, inner, like, chunk_of)
         return done[id(plan)]
 
-    def _swept(self, segment: Segment, outer: Any, inner: Any, xp: Any) -> Any:
-        if segment.way == "adjoint":
-            links = self.links[segment.first : segment.split + 1]
-            rows = xp.reshape(outer, (outer.shape[0], *links[-1].shape_after))
-            found = rows_of(_joined(links), links[-1].after, links[0].before, rows, _nodes(links))
-            return xp.reshape(found, (outer.shape[0], links[0].size[1]))
-        links = self.links[segment.split + 1 : segment.last + 1]
-        columns = xp.reshape(inner.mT, (inner.shape[1], *links[0].shape_before))
-        found = columns_of(_joined(links), links[0].before, links[-1].after, columns)
-        return xp.reshape(found, (inner.shape[1], links[-1].size[0])).mT
+    def _written(self, link: Link, like: Any) -> Any:
+        """The Jacobian of a link that is explicit."""
+        (e,), ops = link.tape, ARRAYS[like.__class__]
+        g = BACKENDS[like.__class__].beside(like).ones(link.shape_after, dtype=self.dtype)
+        if e.op.bound_first is not None:
+            g = e.op.bound_first(ops, g, [e, *(None for _ in e.parents[1:])], e.saved)
+        return e.op.bound_jacobian(ops, g, 0, e.saved)  # type: ignore[misc]
 
-    def _elementary(self, link: Link, xp: Any, like: Any) -> Any:
-        m, n = link.size
-        if link.is_explicit:
-            (e,), ops = link.tape, ARRAYS[like.__class__]
-            g = xp.ones(link.shape_after, dtype=self.dtype)
-            if e.op.bound_first is not None:
-                g = e.op.bound_first(ops, g, [e, *(None for _ in e.parents[1:])], e.saved)
-            return e.op.bound_jacobian(ops, g, 0, e.saved)  # type: ignore[misc]
-        if m <= n:
-            rows = units(xp.zeros(link.shape_after, dtype=self.dtype), 0, m)
-            return xp.reshape(rows_of(link.tape, link.after, link.before, rows, _nodes([link])), (m, n))
-        columns = units(xp.zeros(link.shape_before, dtype=self.dtype), 0, n)
-        return xp.reshape(columns_of(link.tape, link.before, link.after, columns), (n, m)).mT
+    def _swept(self, segment: Segment, outer: Any, inner: Any, like: Any, chunk_of: ChunkOf | None) -> Any:
+        """Rows of `outer` pulled, or columns of `inner` pushed, through functions; None stands for unit vectors."""
+        xp = BACKENDS[like.__class__].beside(like)
+        links = [self.links[k] for k in segment.swept] or [self.links[segment.first]]
+        m, n = links[-1].size[0], links[0].size[1]
+        pulls = segment.way == "adjoint" or (segment.way == "elementary" and m <= n)
+        tape, before, after = [e for link in links for e in link.tape], links[0].before, links[-1].after
+        shape, length = (links[-1].shape_after, n) if pulls else (links[0].shape_before, m)
+        matrix = outer if pulls or inner is None else inner.mT
+        count = prod(shape) if matrix is None else matrix.shape[0]
+
+        def walk(start: int, stop: int) -> Any:
+            if matrix is None:
+                vectors = units(xp.zeros(shape, dtype=self.dtype), start, stop - start)
+            else:
+                rows = matrix if stop - start == count else matrix[start:stop, :]
+                vectors = xp.reshape(rows, (stop - start, *shape))
+            if pulls:
+                found = rows_of(tape, after, before, vectors, {before, *tape})
+            else:
+                found = columns_of(tape, before, after, vectors)
+            return xp.reshape(found, (stop - start, length))
+
+        chunk = count if chunk_of is None else chunk_of(segment, count, length, walk)
+        if chunk >= count:
+            out = walk(0, count)
+        else:
+            out = xp.empty((count, length), dtype=self.dtype)
+            for start in range(0, count, chunk):
+                stop = min(start + chunk, count)
+                out = xp.scatter_set(out, slice(start, stop), walk(start, stop))
+        return out if pulls else out.mT
 
 
-def _joined(links: Sequence[Link]) -> list[Equation]:
-    return [e for link in links for e in link.tape]
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A plan of a chain within a limit of memory.
+
+    Attributes:
+        cuts: The chain: see `chain_of`.
+        plan: The plan.
+        chunks: For the first and last function of a segment that is swept, how many vectors are walked at once.
+        flops, nbytes: What it does, and the most bytes of arrays that live at once.
+    """
+
+    cuts: Cuts
+    plan: ChainPlan
+    chunks: Mapping[tuple[int, int], int]
+    flops: int
+    nbytes: int
+
+    def execute(self, chain: Chain, like: Any) -> Any:
+        """The Jacobian, (outputs, inputs), as a raw array of the class and device of `like`."""
+        return chain.execute(self.plan.plan, like, lambda segment, count, *_: self.chunks[segment.first, segment.last])
 
 
-def _nodes(links: Sequence[Link]) -> set[Any]:
-    return {links[0].before, *_joined(links)}
+def route_of(cuts: Cuts, chain: Chain, like: Any, limit: int | None) -> Route:
+    """The plan of fewest operations whose arrays stay within `limit` bytes; if there is none, that of least memory."""
+    factors, elementary = chain.factors()
+    double, like = chain.on_meta(), backend_for("meta").asarray(like)
+    if limit is None:
+        return _carried_out(cuts, cheapest(factors, elementary), double, like, None)
+    least, itemsize = factors[-1][0] * factors[0][1], like.dtype.itemsize
+    numbers = limit // itemsize
+    while True:
+        found = _carried_out(cuts, cheapest(factors, elementary, max(numbers, least)), double, like, limit)
+        if found.nbytes <= limit or numbers <= least:
+            return found
+        numbers = min(numbers, found.plan.peak) - -(-(found.nbytes - limit) // itemsize)
 
 
-Cuts = tuple[tuple[int, tuple[int, ...], int, bool], ...]  # where links end, the shape there, work, is_explicit
+def _carried_out(cuts: Cuts, plan: ChainPlan, double: Chain, like: Any, limit: int | None) -> Route:
+    """A plan carried out without numbers: vectors are walked as many at once as the limit allows."""
+    ledger, chunks = Ledger(), {}
+
+    def fitting(segment: Segment, count: int, length: int, walk: Callable[[int, int], Any]) -> int:
+        chunk = count
+        while limit is not None and chunk > 1:
+            alone = Ledger()
+            with metering(alone):
+                walk(0, chunk)
+            result = count * length * double.dtype.itemsize if chunk < count else 0
+            if ledger.live + alone.peaks["forward"] + result <= limit:
+                break
+            chunk = -(-chunk // 2)
+        chunks[segment.first, segment.last] = chunk
+        return chunk
+
+    with metering(ledger):
+        double.execute(plan.plan, like, fitting)
+    return Route(cuts, plan, chunks, ledger.total("forward").flops, ledger.peaks["forward"])
 
 
-def chain_of(tape: Sequence[Equation], end: Any, out: Any, cuts: Cuts | None) -> Chain | None:
-    """The tape between the node `end` and the tensor `out` as a chain, cut as `cuts_of` says (None: it is no chain).
+def chain_of(tape: Sequence[Equation], end: Any, out: Any, cuts: Cuts) -> Chain:
+    """The tape between the node `end` and the tensor `out` as a chain, cut as `cuts_of` says.
 
     Args:
         tape: Equations that lead from the one to the other, oldest first.
     """
-    if cuts is None:
-        return None
     links, start, before, shape = [], 0, end, cuts[0][1]
     for stop, after, work, is_explicit in cuts[1:]:
         links.append(Link(tuple(tape[start:stop]), before, tape[stop - 1], shape, after, work, is_explicit))

@@ -15,6 +15,7 @@ from ..costs.tracing import stand_in
 from ..errors import DeviceMemoryError
 from ..transforms.trace import Trace
 from ..transforms.vmap import new_frame, vmap
+from .remembering import remembered
 
 __all__ = [
     "announce",
@@ -23,11 +24,14 @@ __all__ = [
     "by_rows",
     "columns_by",
     "columns_of",
+    "fitting",
+    "half_of_free",
     "is_diagonal",
     "jacobian_bytes",
     "pulled_on_meta",
     "pushed_on_meta",
     "rows_of",
+    "too_little",
     "twin",
     "units",
     "values_of",
@@ -212,32 +216,59 @@ def _booked(walk: Callable[[Any], None], like: Tensor, count: int) -> Ledger:
     return ledger
 
 
-def _chunk(
-    trace: Trace,
-    like: Tensor,
-    memory_limit: int | None,
-    booked: Callable[[Trace, Tensor, int], Ledger],
-    room: int | None = None,
-) -> int:
+Booked = Callable[[Trace, Tensor, int], Ledger]
+
+
+def _chunk(trace: Trace, like: Tensor, memory_limit: int | None, booked: Booked, room: int | None = None) -> int:
     """How many vectors are walked at once: all of them, if that and what takes `room` fit into the memory."""
     size = like.size
     if not size or (like.node not in trace.wanted and like.node not in trace.ends):
         return 1
+    limit = memory_limit
+    if limit is None:
+        taken = 2 * jacobian_bytes(trace) if room is None else room
+        limit = half_of_free(like)
+        if size * _at_most(trace) + taken < limit:
+            return size
+    place = [id(x) for x in (*values_of(trace), *trace.flat_heads)].index(id(like))
+    key = "chunk", place, booked, limit, room
+    count, needed = remembered(key, trace, lambda: fitting(trace, like, limit, booked, room))
+    if needed > limit and memory_limit is not None:
+        raise too_little(trace, needed, limit)
+    return count
+
+
+def fitting(
+    trace: Trace, like: Tensor, limit: int | None, booked: Booked, room: int | None = None
+) -> tuple[int, int]:
+    """How many vectors are walked at once within a limit, at least 1, and the bytes that this takes.
+
+    Args:
+        room: Bytes that are taken besides the walk where there is a limit; None: twice those of the Jacobian.
+    """
+    if limit is None:
+        return like.size, booked(trace, like, like.size).peaks["forward"]
     if room is None:
         room = 2 * jacobian_bytes(trace)
-    backend = BACKENDS[like.data.__class__]
-    limit = memory_limit if memory_limit is not None else (backend.free_memory() or 1000 * room) // 2
-    if memory_limit is None and size * _at_most(trace) + room < limit:
-        return size
-    count = size
+    count = like.size
     while (needed := booked(trace, like, count).peaks["forward"] + room) > limit and count > 1:
         count = -(-count // 2)
-    if needed > limit and memory_limit is not None:
-        raise DeviceMemoryError(
-            f"{trace.name}: one vector at a time takes {needed:,} bytes with the result itself, and memory_limit is "
-            f"{memory_limit:,}; raise it, or ask for a part of it"
-        )
-    return count
+    return count, needed
+
+
+def half_of_free(like: Tensor) -> int:
+    """Half of the bytes that are free where `like` is, rounded down to a power of two: what is found out for such a
+    limit is remembered, so there are few of them."""
+    free = BACKENDS[like.data.__class__].free_memory()
+    return 1 << (62 if free is None else max((free // 2).bit_length() - 1, 0))
+
+
+def too_little(trace: Trace, needed: int, limit: int) -> DeviceMemoryError:
+    """The error where even one vector at a time does not fit."""
+    return DeviceMemoryError(
+        f"{trace.name}: one vector at a time takes {needed:,} bytes with the result itself, and memory_limit is "
+        f"{limit:,}; raise it, or ask for a part of it"
+    )
 
 
 def _at_most(trace: Trace) -> int:
