@@ -218,6 +218,22 @@ def trained(p):
     return loss, *net.parameters().values()
 
 
+def jacobians(p):
+    """In every mode, whole and within a limit that sweeps keep by chunks."""
+
+    def waist(v):
+        return pb.tanh(pb.tanh(v @ p.x.T) @ p.x)
+
+    found = [pb.jacobian(waist, mode=mode)(p.x[0]) for mode in ("auto", "reverse", "forward", "planned")]
+    found += [pb.jacobian(pb.sin, mode=mode)(p.x) for mode in ("auto", "diagonal")]
+    found += [pb.jacobian(lambda v: pb.softmax(v, axis=1), mode=mode)(p.x) for mode in ("auto", "blocks")]
+    wide = pb.sin(pb.reshape(pb.arange(200.0, dtype="float64", device=p.x.device), (2, 100)))
+    for mode in ("auto", "reverse", "planned", "blocks"):
+        derivative = pb.jacobian(lambda v: pb.softmax(v * 2, axis=1), mode=mode, memory_limit=2_600_000)
+        found.append(derivative(wide))
+    return found
+
+
 PROGRAMS = {
     "detach": lambda p: (p.w.detach(), p.w.T.detach(), pb.tensor(p.x), pb.asarray(p.x, copy=True)),
     "backward": lambda p: backwards(lambda: f(p.w), p.w),
@@ -232,6 +248,8 @@ PROGRAMS = {
     "jvp": lambda p: pb.jvp(parts, (p.x,), (p.y,)),
     "linearize": lambda p: pb.linearize(lambda v, u: f(v) * u, p.x, p.y)[1](p.y, p.x),
     "hvp": lambda p: pb.hvp(f, (p.x,), (p.y,)),
+    "vmap": lambda p: pb.vmap(lambda v: pb.broadcast_to(v[0], (2,)) + pb.zeros_like(v[:2]) + pb.sum(pb.tanh(v)))(p.x),
+    "jacobian": jacobians,
     "hessian": lambda p: pb.hessian(lambda t: f(t["a"]) * pb.sum(t["b"]))({"a": p.x, "b": p.y}),
     "hessian_of_nothing": lambda p: pb.hessian(pb.sum)(p.x[:0]),
     "checkpoint": checkpointed,

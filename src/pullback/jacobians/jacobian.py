@@ -9,12 +9,14 @@ from ..core.tensor import Tensor
 from ..errors import ArgumentError, DeviceMemoryError
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
-from .planning import close, compare, planned
-from .walks import announce, by_columns, by_diagonals, by_rows, half_of_free, is_diagonal, too_little, values_of
+from .planning import chunks_of_blocks, close, compare, planned
+from .remembering import remembered
+from .structure import by_blocks, by_diagonals, has_blocks, is_diagonal
+from .walks import announce, by_columns, by_rows, half_of_free, too_little, values_of
 
 __all__ = ["MODES", "check_limits", "jacobian"]
 
-MODES = ("auto", "reverse", "forward", "planned", "diagonal")
+MODES = ("auto", "reverse", "forward", "planned", "diagonal", "blocks")
 
 
 def jacobian(
@@ -33,8 +35,12 @@ def jacobian(
         mode: "reverse" pulls a unit cotangent for each output number, "forward" pushes a unit tangent for each input
             number, many at once. "planned" cuts the tape into a chain and takes for each part the cheapest of tangents,
             cotangents and products (see `plan_jacobian`). "diagonal" is for functions whose every op is elementwise,
-            with nothing broadcast that is differentiated: one cotangent is pulled for each output. "auto" takes the
-            mode of fewest operations; to count them takes some milliseconds.
+            with nothing broadcast that is differentiated: one cotangent is pulled for each output. "blocks" is for
+            functions of arrays (B, ...) to arrays (B, ...) of whose values row i depends on row i alone, as of a net on
+            a batch: one cotangent is pulled for each number in a row, or one tangent pushed, for all B rows at once.
+            Whether a function is so is tried on its tape, by 2 log2(B) cotangents with NaN in half of their rows: the
+            other rows have to stay zero. "auto" takes the mode of fewest operations; to count them takes some
+            milliseconds, once for a function and shapes.
         chunk_size: How many vectors are walked at once. None: as many as fit into `memory_limit`.
         memory_limit: Bytes that arrays may take at once, those of the Jacobian included and those that the forward pass
             saved not. None: half of the memory that is free.
@@ -45,7 +51,7 @@ def jacobian(
 
     Raises:
         ArgumentError: no such mode, or a chunk that holds nothing. When called, as `vjp`; DeviceMemoryError: one vector
-        at a time is more than `memory_limit`, or what "planned" or "diagonal" make is.
+        at a time is more than `memory_limit`, or what "diagonal" makes is.
     """
     require_function("jacobian", f)
     if mode not in MODES:
@@ -62,6 +68,8 @@ def jacobian(
             blocks = [[_by_plan(trace, memory_limit)]]
         elif chosen == "diagonal":
             blocks = _by_diagonals(trace, memory_limit)
+        elif chosen == "blocks":
+            blocks = _by_blocks(trace, chunk_size, memory_limit, tried=mode == "auto")
         else:
             blocks = (by_columns if chosen == "forward" else by_rows)(trace, chunk_size, memory_limit)
         return trees.unflatten(form, [_like_arguments(trace, row, argnums) for row in blocks])
@@ -107,6 +115,19 @@ def _by_diagonals(trace: Trace, memory_limit: int | None) -> list[list[Tensor]]:
             "raise it, or take mode='reverse' or 'forward', which go in chunks"
         )
     return by_diagonals(trace)
+
+
+def _by_blocks(trace: Trace, chunk_size: int | None, memory_limit: int | None, tried: bool) -> list[list[Tensor]]:
+    if not tried and not has_blocks(trace):
+        raise ArgumentError(
+            "jacobian: mode='blocks' is for functions of arrays (B, ...) to arrays (B, ...), B > 1, each row of whose "
+            "values depends on the same row of the arguments alone; take mode='auto'"
+        )
+    limit = memory_limit or half_of_free(trace.flat_heads[0])
+    chunks, _, nbytes = remembered(("blocks", limit), trace, lambda: chunks_of_blocks(trace, limit))
+    if memory_limit is not None and nbytes > memory_limit:
+        raise too_little(trace, nbytes, memory_limit)
+    return by_blocks(trace, [chunk_size] * len(chunks) if chunk_size else chunks)
 
 
 def _like_arguments(trace: Trace, row: Sequence[Tensor], argnums: int | Sequence[int]) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 
 from .. import trees
 from ..core.tensor import Tensor, asarray
-from ..costs.ledger import Ledger
 from ..costs.tables import bytes_text, count_text, table
 from ..errors import TapeError
 from ..transforms.chain import ChainPlan
@@ -14,7 +13,8 @@ from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
 from .remembering import remembered
 from .segments import Chain, Route, chain_of, cuts_of, route_of
-from .walks import fitting, is_diagonal, jacobian_bytes, pulled_on_meta, pushed_on_meta, too_little, values_of
+from .structure import block_walks, has_blocks, is_diagonal, probes, rows_of_all
+from .walks import Booked, fitting, jacobian_bytes, pulled_on_meta, pushed_on_meta, too_little, values_of
 
 __all__ = ["JacobianPlan", "ModeCost", "close", "compare", "plan_jacobian", "planned"]
 
@@ -34,8 +34,8 @@ class JacobianPlan:
     Attributes:
         choice: The mode of fewest operations, of those that fit into the memory limit.
         why: The reason, in words.
-        modes: Mode -> what it costs; "planned" is missing where the function is no chain, and "diagonal" where an op
-            is not elementwise.
+        modes: Mode -> what it costs; "planned" is missing where the function is no chain, "diagonal" where an op is
+            not elementwise, and "blocks" where rows depend on each other or another mode takes fewer operations.
         chain: The plan of the chain: see `chain_plan`. None where there is none.
         links: For each function of the chain its ops, outputs and inputs.
     """
@@ -86,21 +86,20 @@ def planned(trace: Trace, memory_limit: int | None = None) -> tuple[Chain, Route
 
 def compare(trace: Trace, memory_limit: int | None = None) -> JacobianPlan:
     """The modes for a trace that is closed."""
-    found = remembered(("modes", memory_limit), trace, lambda: _compared(trace, memory_limit))
+    found = remembered(("modes", memory_limit), trace, lambda: _compared(trace, memory_limit, True))
+    if "blocks" in found.modes and not has_blocks(trace):
+        return remembered(("modes but blocks", memory_limit), trace, lambda: _compared(trace, memory_limit, False))
     return found
 
 
-def _compared(trace: Trace, memory_limit: int | None) -> JacobianPlan:
+def _compared(trace: Trace, memory_limit: int | None, with_blocks: bool) -> JacobianPlan:
     outputs, heads = values_of(trace), trace.flat_heads
     modes = {
         "reverse": _walked(trace, [out for out in outputs if out.node in trace.wanted], pulled_on_meta, memory_limit),
         "forward": _walked(trace, heads, pushed_on_meta, memory_limit),
     }
     if is_diagonal(trace):
-        ledgers = [pulled_on_meta(trace, out, 1) for out in outputs]
-        peak = max((ledger.peaks["forward"] for ledger in ledgers), default=0)
-        flops = sum(ledger.total("forward").flops for ledger in ledgers)
-        modes["diagonal"] = ModeCost(flops, peak + jacobian_bytes(trace))
+        modes["diagonal"] = _by_one_pull(trace)
     found = planned(trace, memory_limit)
     links: tuple[str, ...] = ()
     if found is not None:
@@ -109,6 +108,10 @@ def _compared(trace: Trace, memory_limit: int | None) -> JacobianPlan:
         links = tuple(
             f"{' '.join(e.op.name for e in link.tape)}, {link.size[1]} -> {link.size[0]}" for link in chain.links
         )
+    if with_blocks and rows_of_all(trace):
+        _, flops, nbytes = chunks_of_blocks(trace, memory_limit)
+        if flops < min(cost.flops for cost in modes.values()):
+            modes["blocks"] = ModeCost(flops, nbytes)
     fits = {m: c for m, c in modes.items() if memory_limit is None or c.nbytes <= memory_limit}
     if not fits:
         least = min(cost.nbytes for cost in modes.values())
@@ -121,9 +124,32 @@ def _compared(trace: Trace, memory_limit: int | None) -> JacobianPlan:
     return JacobianPlan(choice, why, modes, None if found is None else found[1].plan, links)
 
 
-def _walked(
-    trace: Trace, sources: Sequence[Tensor], booked: Callable[[Trace, Tensor, int], Ledger], memory_limit: int | None
-) -> ModeCost:
+def _by_one_pull(trace: Trace) -> ModeCost:
+    """What mode "diagonal" does."""
+    ledgers = [pulled_on_meta(trace, out, 1) for out in values_of(trace)]
+    peak = max((ledger.peaks["forward"] for ledger in ledgers), default=0)
+    return ModeCost(sum(ledger.total("forward").flops for ledger in ledgers), peak + jacobian_bytes(trace))
+
+
+def chunks_of_blocks(trace: Trace, memory_limit: int | None) -> tuple[list[int], int, int]:
+    """How many of the numbers in a row mode "blocks" walks at once, for each array of `block_walks`; and its operations
+    and bytes, those of trying whether there are blocks included."""
+    _, sources, booked = block_walks(trace)
+    rows, whole, chunks = rows_of_all(trace), jacobian_bytes(trace), []
+    room = whole + 2 * whole // rows
+    trying = [pulled_on_meta(trace, out, probes(rows)) for out in values_of(trace)]
+    flops = sum(ledger.total("forward").flops for ledger in trying)
+    nbytes = sum(ledger.peaks["forward"] for ledger in trying)
+    for source in sources:
+        count = source.size // rows
+        chunk, needed = fitting(trace, source, memory_limit, booked, room, count)
+        flops += booked(trace, source, count).total("forward").flops
+        nbytes = max(nbytes, needed if memory_limit is not None else needed + room)
+        chunks.append(chunk)
+    return chunks, flops, nbytes
+
+
+def _walked(trace: Trace, sources: Sequence[Tensor], booked: Booked, memory_limit: int | None) -> ModeCost:
     """Walks of all unit vectors of `sources`, as many at once as the limit allows."""
     flops = nbytes = 0
     for like in sources:

@@ -18,24 +18,28 @@ from ..transforms.vmap import new_frame, vmap
 from .remembering import remembered
 
 __all__ = [
+    "Booked",
     "announce",
     "by_columns",
-    "by_diagonals",
     "by_rows",
     "columns_by",
     "columns_of",
     "fitting",
     "half_of_free",
-    "is_diagonal",
     "jacobian_bytes",
     "pulled_on_meta",
     "pushed_on_meta",
     "rows_of",
+    "stacked",
     "too_little",
     "twin",
     "units",
     "values_of",
 ]
+
+
+Booked = Callable[[Trace, Tensor, int], Ledger]
+"""What a walk of so many vectors of an array of a trace does."""
 
 
 def values_of(trace: Trace) -> list[Tensor]:
@@ -60,7 +64,7 @@ def by_rows(trace: Trace, chunk_size: int | None, memory_limit: int | None) -> l
         def pulled(g: Tensor, k: int = k) -> list[Tensor]:
             return trace.pull([g if i == k else None for i in range(len(outputs))])
 
-        blocks = _stacked(vmap(pulled), out, size, [head.shape for head in trace.flat_heads])
+        blocks = stacked(vmap(pulled), out, size, [head.shape for head in trace.flat_heads])
         shapes = [(*out.shape, *head.shape) for head in trace.flat_heads]
         found.append([TENSORS.reshape(block, shape) for block, shape in zip(blocks, shapes, strict=True)])
     return found
@@ -79,37 +83,6 @@ def by_columns(trace: Trace, chunk_size: int | None, memory_limit: int | None) -
     ]
 
 
-def is_diagonal(trace: Trace) -> bool:
-    """Whether every op takes what is differentiated number by number: then the Jacobian of an output by an input of its
-    shape is a diagonal, and by others zero."""
-    return bool(trace.tape) and all(
-        e.op.kind == "elementwise"
-        and (e.fit is None or all(n not in trace.wanted or e.fit[i] is None for i, n in enumerate(e.parents)))
-        for e in trace.tape
-    )
-
-
-def by_diagonals(trace: Trace) -> list[list[Tensor]]:
-    """The same, of a trace that `is_diagonal`: ones are pulled, once for each output."""
-    outputs = values_of(trace)
-    found = []
-    for k, out in enumerate(outputs):
-        one = Tensor(BACKENDS[out.data.__class__].beside(out.data).ones_like(out.data))
-        slopes = trace.pull([one if i == k else None for i in range(len(outputs))])
-        found.append([_diagonal(slope, out.shape) for slope in slopes])
-    return found
-
-
-def _diagonal(slope: Tensor, shape: tuple[int, ...]) -> Tensor:
-    xp = BACKENDS[slope.data.__class__].beside(slope.data)
-    if slope.shape != shape:
-        return Tensor(xp.zeros((*shape, *slope.shape), dtype=slope.dtype))
-    n = slope.size
-    flat = TENSORS.scatter(TENSORS.reshape(slope, (n,)), xp.arange(0, n * n, n + 1), (n * n,))
-    square: Tensor = TENSORS.reshape(flat, (*shape, *shape))
-    return square
-
-
 def columns_by(
     trace: Trace, j: int, chunk_size: int | None, memory_limit: int | None, room: int | None = None
 ) -> list[Tensor]:
@@ -124,10 +97,10 @@ def columns_by(
     def pushed(t: Tensor) -> list[Tensor]:
         return trace.push([t if i == j else None for i in range(len(heads))])
 
-    return _stacked(vmap(pushed), head, size, [out.shape for out in values_of(trace)])
+    return stacked(vmap(pushed), head, size, [out.shape for out in values_of(trace)])
 
 
-def _stacked(walk: Callable[..., Any], like: Tensor, chunk: int, shapes: Sequence[Any]) -> list[Tensor]:
+def stacked(walk: Callable[..., Any], like: Tensor, chunk: int, shapes: Sequence[Any]) -> list[Tensor]:
     """What `walk` makes of all unit vectors of the shape of `like`, `chunk` at a time: arrays (like.size, *shape)."""
     size = like.size
     if not size:
@@ -216,9 +189,6 @@ def _booked(walk: Callable[[Any], None], like: Tensor, count: int) -> Ledger:
     return ledger
 
 
-Booked = Callable[[Trace, Tensor, int], Ledger]
-
-
 def _chunk(trace: Trace, like: Tensor, memory_limit: int | None, booked: Booked, room: int | None = None) -> int:
     """How many vectors are walked at once: all of them, if that and what takes `room` fit into the memory."""
     size = like.size
@@ -239,18 +209,19 @@ def _chunk(trace: Trace, like: Tensor, memory_limit: int | None, booked: Booked,
 
 
 def fitting(
-    trace: Trace, like: Tensor, limit: int | None, booked: Booked, room: int | None = None
+    trace: Trace, like: Tensor, limit: int | None, booked: Booked, room: int | None = None, most: int | None = None
 ) -> tuple[int, int]:
     """How many vectors are walked at once within a limit, at least 1, and the bytes that this takes.
 
     Args:
         room: Bytes that are taken besides the walk where there is a limit; None: twice those of the Jacobian.
+        most: How many there are; None: as many as numbers in `like`.
     """
+    count = most or like.size
     if limit is None:
-        return like.size, booked(trace, like, like.size).peaks["forward"]
+        return count, booked(trace, like, count).peaks["forward"]
     if room is None:
         room = 2 * jacobian_bytes(trace)
-    count = like.size
     while (needed := booked(trace, like, count).peaks["forward"] + room) > limit and count > 1:
         count = -(-count // 2)
     return count, needed
@@ -259,7 +230,9 @@ def fitting(
 def half_of_free(like: Tensor) -> int:
     """Half of the bytes that are free where `like` is, rounded down to a power of two: what is found out for such a
     limit is remembered, so there are few of them."""
-    free = BACKENDS[like.data.__class__].free_memory()
+    backend = BACKENDS[like.data.__class__]
+    with backend.on(like.device):
+        free = backend.free_memory()
     return 1 << (62 if free is None else max((free // 2).bit_length() - 1, 0))
 
 

@@ -183,7 +183,9 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         size, like = _size(tensors, axes)
         frame = new_frame(size, like)
         given = [_given(x, a, frame) for x, a in zip(tensors, axes, strict=True)]
-        with _inside(frame):
+        beneath = numbers(like)
+        owner = BACKENDS[beneath.__class__]
+        with _inside(frame), owner.on(owner.device_of(beneath)):
             out = f(*trees.unflatten(spec, given), **kwargs)
         leaves, form = trees.flatten(out)
         places = _axes("out_axes", out_axes, out, "result")
