@@ -44,6 +44,23 @@ def test_kernels_never_cost_launches(counts):
                 assert row[f"{way} on"][1] <= row[f"{way} off"][1], name
 
 
+def test_mapped_activations_are_one_launch_for_all_examples():
+    """Both ways, as they are without `vmap`; with kernels off they are more."""
+    counts = {}
+    for on in (True, False):
+        with device(kernels_on=on):
+            x = pb.ones((4, 6), dtype="float32", device="cuda")
+            for name, f in pb.nn.ACTIVATIONS.items():
+                _, pull = pb.vjp(pb.vmap(f), x)
+                for way, run in (("forward", pb.vmap(f)), ("backward", pull)):
+                    run(x)
+                    with watched() as work:
+                        run(x)
+                    counts[on, name, way] = len(work)
+    assert {count for (on, *_), count in counts.items() if on} == {1}
+    assert max(counts.values()) > 5
+
+
 def test_the_table_is_printed(counts, capsys, monkeypatch):
     monkeypatch.setattr("stand_in_cupy.__main__.table", lambda: counts)
     show()

@@ -11,7 +11,7 @@ import ml_dtypes  # noqa: F401  (as CuPy does: it gives NumPy the name "bfloat16
 import numpy as np
 
 from pullback.backends import BACKENDS, Backend, registry
-from pullback.core.op import ARRAYS, OPS
+from pullback.core.op import ARRAYS, OPS, UNWATCHED
 
 from . import devices, functions, kernels, log, memory, nvrtc, streams
 from .arrays import ndarray
@@ -46,6 +46,7 @@ def device(kernels_on: bool = True) -> Iterator[Backend]:
         for op in OPS.values():
             op.bodies.pop(ndarray, None)
         ARRAYS.pop(ndarray, None)
+        UNWATCHED.pop(ndarray, None)
         BACKENDS.pop(ndarray, None)
         registry._by_device.pop("cuda", None)
         if registered is not None:
@@ -71,6 +72,7 @@ def _gpu(kernels_on: bool) -> Iterator[Backend]:
         for op in OPS.values():
             op.bodies.pop(backend.array_types[0], None)
         ARRAYS.pop(backend.array_types[0], None)
+        UNWATCHED.pop(backend.array_types[0], None)
 
     fused.enabled, launching.Kernel.__call__ = kernels_on, noted
     rebind()

@@ -111,6 +111,13 @@ class Backend:
         function of the same arguments with the same value, which may call `plain` for what it does not take."""
         return plain
 
+    def elementwise(
+        self, count: int, run: Callable[..., Any], beneath: Callable[[type], Callable[..., Any]]
+    ) -> Callable[..., Any]:
+        """What runs an elementwise op of `count` arrays here: `run` (from `fused`), or, where arrays stand on others,
+        what runs it on those, which `beneath` gives for their class."""
+        return run
+
     def out_of_memory(self, error: MemoryError) -> MemoryError:
         """The named error for an allocation of this backend that failed."""
         return error

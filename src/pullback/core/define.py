@@ -205,7 +205,7 @@ def _slope(forward: Any, rule: Any, standard: bool) -> Rule:
         for sample in all_samples(OPS[forward.__name__]):
             yield Sample((rng.normal(size=sample.args[0].shape), *sample.args), sample.kwargs)
 
-    made = Op(body, "composite", samples=samples, standard=standard)
+    made = Op(body, "composite", samples=samples, standard=standard, is_elementwise=True)
     _publish(made, door(made))
 
     def fused(xp: Any, *values: Any) -> Any:

@@ -31,6 +31,7 @@ __all__ = [
     "MISSING",
     "OPS",
     "TENSORS",
+    "UNWATCHED",
     "Array",
     "ArrayOps",
     "Arrays",
@@ -84,6 +85,7 @@ class Op:
         kept: The op of the first inputs, by name, that the body computes anyway; the body then returns (out, kept),
             where `kept` is that op's value, a tuple if it has several outputs. Parameters of one name are the same.
         is_view: Whether the output may share the buffer of an input.
+        is_elementwise: Whether its arrays meet number by number: kind "elementwise", and slopes of such ops.
         standard: Whether the body needs only the array API standard.
         promotes: Whether integers beside floating-point inputs take their dtype.
         cost: What the body does, where it calls functions without a known cost: see `core.define.op`.
@@ -106,6 +108,7 @@ class Op:
         kept: str | None = None,
         first: Rule | None = None,
         is_view: bool = False,
+        is_elementwise: bool = False,
         standard: bool = True,
         samples: Callable[[Any], Any] | None = None,
         promotes: bool = False,
@@ -116,8 +119,8 @@ class Op:
         self.name, self.forward, self.kind = forward.__name__, forward, kind
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
         self.first, self.promotes, self.cost = first, promotes or kind == "elementwise", cost
-        self.jacobian = jacobian
-        self.formula = formula
+        self.jacobian, self.formula = jacobian, formula
+        self.is_elementwise = is_elementwise or kind == "elementwise"
         self.bodies = _Bodies(self)
         fixed = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
         kind_of_result: Any = namedtuple(f"{self.name}_result", outputs) if fixed else None
@@ -186,12 +189,19 @@ class Op:
 
     def body_on(self, backend: Backend, ops: Any = None) -> Callable[..., Any]:
         """What runs this op on raw arrays of `backend`; a composite runs over `ops`."""
-        forward = self._on_shapes if backend.absorbs and self.cost else self.forward
-        plain = MethodType(forward, ops if self.kind == "composite" else backend.xp)  # `partial` takes longer
-        run = backend.fused(self.name, plain)
+        run = self.unwrapped_on(backend, ops)
         for wrap in _wraps:
             run = wrap(self, backend, run)
         return run
+
+    def unwrapped_on(self, backend: Backend, ops: Any = None) -> Callable[..., Any]:
+        """`body_on`, that nobody watches."""
+        forward = self._on_shapes if backend.absorbs and self.cost else self.forward
+        plain = MethodType(forward, ops if self.kind == "composite" else backend.xp)  # `partial` takes longer
+        run = backend.fused(self.name, plain)
+        if not self.is_elementwise:
+            return run
+        return backend.elementwise(len(self.inputs), run, lambda kind: getattr(UNWATCHED[kind], self.name))
 
     def _on_shapes(self, xp: Any, *args: Any, **kwargs: Any) -> Any:
         """What runs instead of the body where there are no numbers, if `cost` says what the body does."""
@@ -300,10 +310,13 @@ class TensorOps:
 
 
 class ArrayOps:
-    """The namespace of the same ops over raw arrays of one backend: nothing is recorded, nothing is wrapped."""
+    """The namespace of the same ops over raw arrays of one backend: nothing is recorded, nothing is wrapped.
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    Who watches bodies (see `wrapped_bodies`) is told of calls, unless it is not `watched`.
+    """
+
+    def __init__(self, backend: Backend, watched: bool = True) -> None:
+        self.backend, self.watched = backend, watched
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -311,7 +324,7 @@ class ArrayOps:
         except KeyError:
             raise AttributeError(f"no op is called {name!r}") from None
         wraps = _wraps[:]
-        run: Any = op.body_on(self.backend, self)
+        run: Any = (op.body_on if self.watched else op.unwrapped_on)(self.backend, self)
         function = (lambda *args, **kwargs: run(*args, **kwargs)[0]) if op.kept else run
         setattr(self, name, function)
         if wraps != _wraps:
@@ -320,14 +333,18 @@ class ArrayOps:
 
 
 class _ArrayOpsByClass(dict[type, ArrayOps]):
+    def __init__(self, watched: bool) -> None:
+        self._watched = watched
+
     def __missing__(self, kind: type) -> ArrayOps:
         backend = BACKENDS[kind]
-        ops = next((ops for ops in self.values() if ops.backend is backend), None) or ArrayOps(backend)
+        ops = next((ops for ops in self.values() if ops.backend is backend), None) or ArrayOps(backend, self._watched)
         return self.setdefault(kind, ops)
 
 
 TENSORS = TensorOps()
-ARRAYS = _ArrayOpsByClass()
+ARRAYS = _ArrayOpsByClass(watched=True)
+UNWATCHED = _ArrayOpsByClass(watched=False)
 
 _wraps: list[Callable[[Op, Backend, Callable[..., Any]], Callable[..., Any]]] = []
 

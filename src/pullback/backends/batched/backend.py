@@ -13,7 +13,8 @@ from ..base import Backend, Namespace, isdtype
 from ..native import CONSTANTS
 from ..registry import BACKENDS, backend_for
 from . import functions, indexing, products
-from .array import BatchedArray, Frame, Inside, current_frame, frame_of, innermost, leaked, numbers, within
+from .array import BatchedArray, Frame, Inside, current_frame, frame_of, innermost, leaked, lowered, numbers, within
+from .array import beneath as space_beneath
 
 __all__ = ["BatchedBackend", "batched_backend"]
 
@@ -63,6 +64,22 @@ def _in_its_frame(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return run(*args, **kwargs)
 
 
+def _on_all_examples(known: Any, *args: Any, **kwargs: Any) -> Any:
+    """An elementwise op of all examples at once, as it runs on the arrays beneath: fused, where it is there."""
+    count, run, beneath = known
+    if len(args) < count:
+        return run(*args, **kwargs)
+    frame, operands = lowered(args[:count])
+    kind: Any = None
+    for o in operands:
+        if not isinstance(o.data, complex | float | int):
+            if kind not in (None, o.data.__class__):  # of two devices
+                return run(*args, **kwargs)
+            kind = o.data.__class__
+    arrays, batched = functions.aligned(space_beneath(frame, operands), operands)
+    return frame.kind(beneath(kind)(*arrays, *args[count:], **kwargs), batched, frame)
+
+
 class BatchedBackend(Backend):
     """Arrays of many examples that look like one. They stand beside arrays of any device, which all examples share."""
 
@@ -87,6 +104,11 @@ class BatchedBackend(Backend):
 
     def fused(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         return MethodType(_in_its_frame, _stayed if name == "to_device" else plain)
+
+    def elementwise(
+        self, count: int, run: Callable[..., Any], beneath: Callable[[type], Callable[..., Any]]
+    ) -> Callable[..., Any]:
+        return MethodType(_on_all_examples, (count, run, beneath))
 
     def to_numpy(self, array: Any) -> np.ndarray:
         found: np.ndarray = _to_numpy(array)
