@@ -56,15 +56,16 @@ def check(contenders: dict[str, Callable[[], Any]]) -> None:
 
 def by_pullback(weights: Weights, x: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Every mode."""
+    layers, given = [pb.asarray(w) for w in weights], pb.asarray(x)
 
     def f(x: Any) -> Any:
-        for w in weights:
+        for w in layers:
             x = pb.linear_tanh(x, w)
         return x
 
     def run(mode: str) -> Callable[[], Any]:
         derivative = pb.jacobian(f, mode=mode)
-        return lambda: derivative(x).numpy()
+        return lambda: derivative(given).numpy()
 
     return {f"pullback, {mode}": run(mode) for mode in ("reverse", "forward", "planned", "auto")}
 

@@ -95,6 +95,8 @@ def test_auto_takes_blocks_where_they_are_cheapest():
     assert plan.modes["blocks"].flops * 2 < plan.modes["reverse"].flops
     np.testing.assert_allclose(pb.jacobian(net)(x).numpy(), by_reverse(net, x)[0], rtol=1e-12)
     assert pb.plan_jacobian(pb.sin, x).choice == "diagonal"
+    square = RNG.normal(size=(32, 32))
+    assert "blocks" not in pb.plan_jacobian(lambda x: x @ square, x[:, 0]).modes  # numbers of a vector: not tried
 
 
 def test_what_is_true_of_these_numbers_only_is_tried_each_time():

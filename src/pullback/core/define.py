@@ -129,7 +129,8 @@ def op(
         formula: What `pb.explain` writes for the op where other rules call it: a body over other ops, or None where
             there is none for these parameters. Without it the op is written as a call.
         jacobian: For an op of a vector, the Jacobian by its first input where that is had for no more than writing it:
-            a rule of saved values, with `g` the slope (what `first` makes of ones), that gives a matrix.
+            a rule of saved values that gives (scale, matrix) where it is diag(scale) matrix, and (None, matrix) where
+            it is the matrix; `g` is what `first` makes of ones.
     """
 
     def decorate(forward: Any) -> Any:

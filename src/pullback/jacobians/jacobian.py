@@ -91,14 +91,13 @@ def _by_plan(trace: Trace, memory_limit: int | None) -> Tensor:
             "jacobian: mode='planned' takes one array to another of the same dtype by a chain of ops, and is not "
             "differentiated again; take mode='reverse' or 'forward'"
         )
-    (head,), (out,) = trace.flat_heads, values_of(trace)
-    if memory_limit is None and found[1].nbytes > (half := half_of_free(head)):
+    (end,), (head,), (out,) = trace.ends, trace.flat_heads, values_of(trace)
+    if memory_limit is None and found.nbytes > (half := half_of_free(head)):
         found = planned(trace, half) or found
-    elif memory_limit is not None and found[1].nbytes > memory_limit:
-        raise too_little(trace, found[1].nbytes, memory_limit)
-    chain, route = found
+    elif memory_limit is not None and found.nbytes > memory_limit:
+        raise too_little(trace, found.nbytes, memory_limit)
     with trace.walking():
-        matrix = route.execute(chain, head.data)
+        matrix = found.execute(trace.tape, end, head.data)
         xp = BACKENDS[head.data.__class__].beside(head.data)
         return Tensor(xp.reshape(matrix, (*out.shape, *head.shape)))
 

@@ -12,7 +12,7 @@ from ..transforms.chain import ChainPlan
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
 from .remembering import remembered
-from .segments import Chain, Route, chain_of, cuts_of, route_of
+from .segments import Route, route_of
 from .structure import block_walks, has_blocks, is_diagonal, probes, rows_of_all
 from .walks import Booked, fitting, jacobian_bytes, pulled_on_meta, pushed_on_meta, too_little, values_of
 
@@ -68,20 +68,14 @@ def close(trace: Trace) -> Any:
     return form
 
 
-def planned(trace: Trace, memory_limit: int | None = None) -> tuple[Chain, Route] | None:
-    """The chain between the only argument and the only value of a trace, and the way along it; None where there is no
-    chain. The way may take more than the limit: then none takes less."""
+def planned(trace: Trace, memory_limit: int | None = None) -> Route | None:
+    """The way along the chain between the only argument and the only value of a trace; None where there is no chain.
+    It may take more than the limit: then none takes less."""
     if len(trace.flat_heads) != 1 or len(values_of(trace)) != 1 or trace.joined:
         return None
-    tape, end, out = trace.tape, trace.ends[0], values_of(trace)[0]
-
-    def found() -> Route | None:
-        cuts = cuts_of(tape, end, out)
-        return None if cuts is None else route_of(cuts, chain_of(tape, end, out, cuts), like, memory_limit)
-
-    like = trace.flat_heads[0].data
-    route = remembered(("route", memory_limit), trace, found)
-    return None if route is None else (chain_of(tape, end, out, route.cuts), route)
+    (end,), (head,), (out,) = trace.ends, trace.flat_heads, values_of(trace)
+    make = lambda: route_of(trace.tape, end, out, head.data, memory_limit)  # noqa: E731
+    return remembered(("route", memory_limit), trace, make)
 
 
 def compare(trace: Trace, memory_limit: int | None = None) -> JacobianPlan:
@@ -103,12 +97,12 @@ def _compared(trace: Trace, memory_limit: int | None, with_blocks: bool) -> Jaco
     found = planned(trace, memory_limit)
     links: tuple[str, ...] = ()
     if found is not None:
-        chain, route = found
-        modes["planned"] = ModeCost(route.flops, route.nbytes)
+        modes["planned"] = ModeCost(found.flops, found.nbytes)
         links = tuple(
-            f"{' '.join(e.op.name for e in link.tape)}, {link.size[1]} -> {link.size[0]}" for link in chain.links
+            f"{' '.join(e.op.name for e in trace.tape[link.start : link.stop])}, {link.size[1]} -> {link.size[0]}"
+            for link in found.links
         )
-    if with_blocks and rows_of_all(trace):
+    if with_blocks and rows_of_all(trace) and any(x.ndim > 1 for x in (*outputs, *heads)):
         _, flops, nbytes = chunks_of_blocks(trace, memory_limit)
         if flops < min(cost.flops for cost in modes.values()):
             modes["blocks"] = ModeCost(flops, nbytes)
@@ -121,7 +115,7 @@ def _compared(trace: Trace, memory_limit: int | None, with_blocks: bool) -> Jaco
     why = f"fewest operations, {min(others):.3g} times fewer than the next" if others else "nothing else fits"
     if len(fits) < len(modes):
         why += f"; {', '.join(m for m in modes if m not in fits)} would take more than memory_limit"
-    return JacobianPlan(choice, why, modes, None if found is None else found[1].plan, links)
+    return JacobianPlan(choice, why, modes, None if found is None else found.plan, links)
 
 
 def _by_one_pull(trace: Trace) -> ModeCost:

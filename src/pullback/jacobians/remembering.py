@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..core.op import OPS
 from ..core.tape import PART
@@ -12,7 +12,7 @@ __all__ = ["remembered"]
 
 T = TypeVar("T")
 _known: OrderedDict[Any, Any] = OrderedDict()
-_MOST = 256
+_MOST, _UNKNOWN = 256, object()
 
 
 def remembered(what: Any, trace: Trace, make: Callable[[], T]) -> T:
@@ -23,18 +23,16 @@ def remembered(what: Any, trace: Trace, make: Callable[[], T]) -> T:
     """
     if any(OPS.get(e.op.name) is not e.op and e.op is not PART for e in trace.tape):
         return make()
+    key = what, _form(trace)
     try:
-        key = what, _form(trace)
-        hash(key)
+        found: Any = _known.get(key, _UNKNOWN)
     except TypeError:  # a parameter of an op is not hashable
         return make()
-    if key in _known:
-        found: T = _known[key]
-        return found
-    found = _known[key] = make()
-    while len(_known) > _MOST:
-        _known.popitem(last=False)
-    return found
+    if found is _UNKNOWN:
+        found = _known[key] = make()
+        while len(_known) > _MOST:
+            _known.popitem(last=False)
+    return cast(T, found)
 
 
 def _form(trace: Trace) -> Any:
@@ -50,8 +48,13 @@ def _form(trace: Trace) -> Any:
 
 
 def _facts(value: Any) -> Any:
-    """Shape, dtype, class and layout of an array; parameters as they are."""
-    shape = getattr(value, "shape", None)
-    if shape is not None and hasattr(value, "dtype"):
-        return value.__class__, shape, value.dtype, getattr(value, "strides", None)
-    return tuple(map(_facts, value)) if isinstance(value, tuple | list) else (value.__class__, value)
+    """Class, shape, dtype and layout of an array; parameters as they are."""
+    kind = value.__class__
+    if kind is tuple or kind is list:
+        return tuple([_facts(entry) for entry in value])
+    try:
+        return kind, value.shape, value.dtype, value.strides
+    except AttributeError:
+        return (
+            (kind, value.shape, value.dtype) if hasattr(value, "dtype") and hasattr(value, "shape") else (kind, value)
+        )

@@ -1,7 +1,7 @@
-"""A tape as a chain: cut where everything passes through one value."""
+"""A tape as a chain, cut where everything passes through one value; and the Jacobian of a chain, step by step."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -14,12 +14,9 @@ from ..costs.ledger import Ledger
 from ..transforms.chain import ChainPlan, Segment, cheapest
 from .walks import columns_of, rows_of, twin, units
 
-__all__ = ["Chain", "Cuts", "Link", "Route", "chain_of", "cuts_of", "route_of"]
+__all__ = ["Link", "Route", "links_of", "route_of"]
 
-
-ChunkOf = Callable[[Segment, int, int, Callable[[int, int], Any]], int]
-"""(segment, how many vectors, numbers of each when it arrives, walk from one to another) -> how many at once."""
-Cuts = tuple[tuple[int, tuple[int, ...], int, bool], ...]  # where links end, the shape there, work, is_explicit
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,190 +24,264 @@ class Link:
     """A stretch of tape from one value to another, with nothing that passes by.
 
     Attributes:
-        tape: Its equations, oldest first.
-        before, after: The nodes of the values.
-        shape_before, shape_after: Their shapes.
+        start, stop: Where its equations stand on the tape; the last one makes its value.
+        before, after: The shapes of the values.
         work: Multiply-adds of a VJP.
         is_explicit: Whether its Jacobian is had by writing it: it is one dense op of a vector.
     """
 
-    tape: tuple[Equation, ...]
-    before: Any
-    after: Any
-    shape_before: tuple[int, ...]
-    shape_after: tuple[int, ...]
+    start: int
+    stop: int
+    before: Shape
+    after: Shape
     work: int
     is_explicit: bool
 
     @property
     def size(self) -> tuple[int, int]:
         """How many numbers come out and go in."""
-        return prod(self.shape_after), prod(self.shape_before)
+        return prod(self.after), prod(self.before)
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """Links from an argument to the value, the first one at the argument; `dtype` is that of both."""
+class Step:
+    """One matrix of a plan, made from those on a stack.
 
-    links: tuple[Link, ...]
-    dtype: Any
+    Attributes:
+        segment: The part of the plan whose Jacobian it is.
+        way: "product" of two matrices, "written" of an explicit link, or "pull" or "push" of rows or columns.
+        along: What is written, or walked along: explicit links, and stretches between them; the innermost first.
+        shape: Of each vector that is walked.
+        count, length: How many vectors there are, and how many numbers each has when it arrives.
+        takes: Whether the vectors are those of a matrix; else they are unit vectors.
+        chunk: How many are walked at once.
+    """
 
-    def factors(self) -> tuple[list[tuple[int, int, int]], list[int]]:
-        """What `chain.cheapest` takes."""
-        factors = [(*link.size, link.work) for link in self.links]
-        return factors, [m * n if link.is_explicit else work * min(m, n)
-                         for link, (m, n, work) in zip(self.links, factors, strict=True)]  # fmt: skip
-
-    def on_meta(self) -> "Chain":
-        """The chain on arrays without numbers."""
-        _, nodes = twin([e for link in self.links for e in link.tape])
-        links = [
-            Link(tuple(nodes[e] for e in link.tape), nodes.get(link.before, link.before), nodes[link.after],
-                 link.shape_before, link.shape_after, link.work, link.is_explicit)
-            for link in self.links
-        ]  # fmt: skip
-        return Chain(tuple(links), self.dtype)
-
-    def execute(self, plan: Segment, like: Any, chunk_of: ChunkOf | None = None) -> Any:
-        """The Jacobian of a plan, (outputs, inputs), as a raw array of the class and device of `like`.
-
-        Args:
-            chunk_of: Tells how many rows or columns of a sweep are walked at once; None: all of them.
-        """
-        done: dict[int, Any] = {}
-        waiting = [plan]
-        while waiting:
-            segment = waiting[-1]
-            missing = [part for part in segment.parts if id(part) not in done]
-            if missing:
-                waiting.append(missing[0])
-                continue
-            waiting.pop()
-            outer, inner = (done.pop(id(part), None) for part in (segment.outer, segment.inner))
-            if segment.way == "product":
-                done[id(segment)] = outer @ inner
-            elif segment.way == "elementary" and self.links[segment.first].is_explicit:
-                done[id(segment)] = self._written(self.links[segment.first], like)
-            else:
-                done[id(segment)] = self._swept(segment, outer, inner, like, chunk_of)
-        return done[id(plan)]
-
-    def _written(self, link: Link, like: Any) -> Any:
-        """The Jacobian of a link that is explicit."""
-        (e,), ops = link.tape, ARRAYS[like.__class__]
-        g = BACKENDS[like.__class__].beside(like).ones(link.shape_after, dtype=self.dtype)
-        if e.op.bound_first is not None:
-            g = e.op.bound_first(ops, g, [e, *(None for _ in e.parents[1:])], e.saved)
-        return e.op.bound_jacobian(ops, g, 0, e.saved)  # type: ignore[misc]
-
-    def _swept(self, segment: Segment, outer: Any, inner: Any, like: Any, chunk_of: ChunkOf | None) -> Any:
-        """Rows of `outer` pulled, or columns of `inner` pushed, through functions; None stands for unit vectors."""
-        xp = BACKENDS[like.__class__].beside(like)
-        links = [self.links[k] for k in segment.swept] or [self.links[segment.first]]
-        m, n = links[-1].size[0], links[0].size[1]
-        pulls = segment.way == "adjoint" or (segment.way == "elementary" and m <= n)
-        tape, before, after = [e for link in links for e in link.tape], links[0].before, links[-1].after
-        shape, length = (links[-1].shape_after, n) if pulls else (links[0].shape_before, m)
-        matrix = outer if pulls or inner is None else inner.mT
-        count = prod(shape) if matrix is None else matrix.shape[0]
-
-        def walk(start: int, stop: int) -> Any:
-            if matrix is None:
-                vectors = units(xp.zeros(shape, dtype=self.dtype), start, stop - start)
-            else:
-                rows = matrix if stop - start == count else matrix[start:stop, :]
-                vectors = xp.reshape(rows, (stop - start, *shape))
-            if pulls:
-                found = rows_of(tape, after, before, vectors, {before, *tape})
-            else:
-                found = columns_of(tape, before, after, vectors)
-            return xp.reshape(found, (stop - start, length))
-
-        chunk = count if chunk_of is None else chunk_of(segment, count, length, walk)
-        if chunk >= count:
-            out = walk(0, count)
-        else:
-            out = xp.empty((count, length), dtype=self.dtype)
-            for start in range(0, count, chunk):
-                stop = min(start + chunk, count)
-                out = xp.scatter_set(out, slice(start, stop), walk(start, stop))
-        return out if pulls else out.mT
+    segment: Segment
+    way: str
+    along: tuple[Link, ...] = ()
+    shape: Shape = ()
+    count: int = 0
+    length: int = 0
+    takes: bool = False
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A plan of a chain within a limit of memory.
+    """A plan of a chain, and how it is carried out within a limit of memory.
 
     Attributes:
-        cuts: The chain: see `chain_of`.
+        links: The chain, that one first which begins at the argument.
         plan: The plan.
-        chunks: For the first and last function of a segment that is swept, how many vectors are walked at once.
+        steps: The same, step by step.
+        dtype: That of all matrices.
         flops, nbytes: What it does, and the most bytes of arrays that live at once.
     """
 
-    cuts: Cuts
+    links: tuple[Link, ...]
     plan: ChainPlan
-    chunks: Mapping[tuple[int, int], int]
+    steps: tuple[Step, ...]
+    dtype: Any
     flops: int
     nbytes: int
 
-    def execute(self, chain: Chain, like: Any) -> Any:
-        """The Jacobian, (outputs, inputs), as a raw array of the class and device of `like`."""
-        return chain.execute(self.plan.plan, like, lambda segment, count, *_: self.chunks[segment.first, segment.last])
+    def execute(self, tape: Sequence[Equation], end: Any, like: Any) -> Any:
+        """The Jacobian, (outputs, inputs), as a raw array of the class and device of `like`.
+
+        Args:
+            tape: Equations that lead from the node `end` to the value.
+        """
+        return _executed(self.steps, tape, end, like, self.dtype, lambda step, walk: step.chunk)
 
 
-def route_of(cuts: Cuts, chain: Chain, like: Any, limit: int | None) -> Route:
-    """The plan of fewest operations whose arrays stay within `limit` bytes; if there is none, that of least memory."""
-    factors, elementary = chain.factors()
-    double, like = chain.on_meta(), backend_for("meta").asarray(like)
+# --- carrying it out --------------------------------------------------------------------------------------------------
+
+
+def _steps_of(plan: Segment, links: Sequence[Link]) -> Iterator[Step]:
+    """A plan in order: each part before what is made of it."""
+    waiting = [(plan, False)]
+    while waiting:
+        segment, ready = waiting.pop()
+        if not ready:
+            waiting.append((segment, True))
+            waiting.extend((part, False) for part in reversed(segment.parts))
+            continue
+        if segment.way == "product":
+            yield Step(segment, "product")
+            continue
+        along = _stretches(links[k] for k in segment.swept or [segment.first])
+        m, n = along[-1].size[0], along[0].size[1]
+        if segment.way == "elementary" and along[0].is_explicit:
+            yield Step(segment, "written", along)
+        elif segment.way == "adjoint" or (segment.way == "elementary" and m <= n):
+            count = m if segment.outer is None else segment.outer.size // m
+            yield Step(segment, "pull", along, along[-1].after, count, n, segment.outer is not None, count)
+        else:
+            count = n if segment.inner is None else segment.inner.size // n
+            yield Step(segment, "push", along, along[0].before, count, m, segment.inner is not None, count)
+
+
+def _stretches(links: Iterable[Link]) -> tuple[Link, ...]:
+    """Links of a chain, those that are not explicit joined to their neighbours of that kind."""
+    found: list[Link] = []
+    for link in links:
+        if found and not found[-1].is_explicit and not link.is_explicit:
+            before = found.pop()
+            link = replace(link, start=before.start, before=before.before, work=before.work + link.work)
+        found.append(link)
+    return tuple(found)
+
+
+Walk = Callable[[int], Any]  # how many of the first vectors -> where they arrive
+
+
+def _executed(
+    steps: Sequence[Step], tape: Sequence[Equation], end: Any, like: Any, dtype: Any,
+    chunk_of: Callable[[Step, Walk], int],
+) -> Any:  # fmt: skip
+    """The matrix that steps make along a tape; `chunk_of` tells how many vectors of a step are walked at once."""
+    stack: list[Any] = []
+    for step in steps:
+        if step.way == "product":
+            _multiply(stack, step.segment.outer_first)
+        elif step.way == "written":
+            stack.append(_written(tape, step.along[0], like, dtype))
+        else:
+            matrix = stack.pop() if step.takes else None
+            stack.append(_walked(step, tape, end, matrix, like, dtype, chunk_of))
+            matrix = None  # it would live on until the next walk
+    return stack.pop()
+
+
+def _multiply(stack: list[Any], outer_first: bool) -> None:
+    """The product of the two matrices on top of the stack, in their place."""
+    second, first = stack.pop(), stack.pop()
+    stack.append(first @ second if outer_first else second @ first)
+
+
+def _factors(tape: Sequence[Equation], link: Link, like: Any, dtype: Any) -> tuple[Any, Any]:
+    """(scale, matrix) of an explicit link: its Jacobian is diag(scale) matrix, without a scale the matrix."""
+    e, ops, g = tape[link.start], ARRAYS[like.__class__], None
+    if e.op.bound_first is not None:
+        g = BACKENDS[like.__class__].beside(like).ones(link.after, dtype=dtype)
+        g = e.op.bound_first(ops, g, [e, *(None for _ in e.parents[1:])], e.saved)
+    found: tuple[Any, Any] = e.op.bound_jacobian(ops, g, 0, e.saved)  # type: ignore[misc]
+    return found
+
+
+def _written(tape: Sequence[Equation], link: Link, like: Any, dtype: Any) -> Any:
+    """The Jacobian of an explicit link."""
+    xp = BACKENDS[like.__class__].beside(like)
+    scale, matrix = _factors(tape, link, like, dtype)
+    return xp.asarray(matrix, copy=True) if scale is None else xp.reshape(scale, (-1, 1)) * matrix
+
+
+def _walked(
+    step: Step, tape: Sequence[Equation], end: Any, matrix: Any, like: Any, dtype: Any,
+    chunk_of: Callable[[Step, Walk], int],
+) -> Any:  # fmt: skip
+    """Rows of a matrix pulled along a stretch, or its columns pushed; None stands for unit vectors."""
+    xp = BACKENDS[like.__class__].beside(like)
+    pulls, count, length = step.way == "pull", step.count, step.length
+    given = matrix if pulls or matrix is None else matrix.mT
+    factors = {link: _factors(tape, link, like, dtype) for link in step.along if link.is_explicit}
+
+    def through(link: Link, vectors: Any) -> Any:
+        if link.is_explicit:
+            scale, matrix = factors[link]
+            vectors = xp.reshape(vectors, (vectors.shape[0], -1))
+            if pulls:
+                return (vectors if scale is None else vectors * xp.reshape(scale, (-1,))) @ matrix
+            return vectors @ matrix.mT if scale is None else (vectors @ matrix.mT) * xp.reshape(scale, (-1,))
+        part, before = tape[link.start : link.stop], tape[link.start - 1] if link.start else end
+        vectors = xp.reshape(vectors, (vectors.shape[0], *(link.after if pulls else link.before)))
+        if pulls:
+            return rows_of(part, part[-1], before, vectors, {before, *part})
+        return columns_of(part, before, part[-1], vectors)
+
+    def walk(start: int, stop: int) -> Any:
+        if given is None:
+            vectors = units(xp.zeros(step.shape, dtype=dtype), start, stop - start)
+        else:
+            vectors = given if stop - start == count else given[start:stop, :]
+        for link in reversed(step.along) if pulls else step.along:
+            vectors = through(link, vectors)
+        return xp.reshape(vectors, (stop - start, length))
+
+    chunk = chunk_of(step, lambda size: walk(0, size))
+    if chunk >= count:
+        out = walk(0, count)
+    else:
+        out = xp.empty((count, length), dtype=dtype)
+        for start in range(0, count, chunk):
+            stop = min(start + chunk, count)
+            out = xp.scatter_set(out, slice(start, stop), walk(start, stop))
+    return out if pulls else out.mT
+
+
+# --- planning ---------------------------------------------------------------------------------------------------------
+
+
+def route_of(tape: Sequence[Equation], end: Any, out: Any, like: Any, limit: int | None) -> Route | None:
+    """The plan of fewest operations from the node `end` to the tensor `out` whose arrays stay within `limit` bytes; if
+    there is none, that of least memory. None where the tape is no chain.
+
+    Args:
+        tape: Equations that lead from the one to the other, oldest first.
+        like: The raw array of the argument.
+    """
+    links = links_of(tape, end, out)
+    if links is None:
+        return None
+    double, like = twin(tape)[0], backend_for("meta").asarray(like)
+    factors = [(*link.size, link.work) for link in links]
+    elementary = [m * n if link.is_explicit else work * min(m, n)
+                  for link, (m, n, work) in zip(links, factors, strict=True)]  # fmt: skip
+
+    def carried_out(plan: ChainPlan) -> Route:
+        return _carried_out(links, plan, double, end, like, out.dtype, limit)
+
     if limit is None:
-        return _carried_out(cuts, cheapest(factors, elementary), double, like, None)
+        return carried_out(cheapest(factors, elementary))
     least, itemsize = factors[-1][0] * factors[0][1], like.dtype.itemsize
     numbers = limit // itemsize
     while True:
-        found = _carried_out(cuts, cheapest(factors, elementary, max(numbers, least)), double, like, limit)
+        found = carried_out(cheapest(factors, elementary, max(numbers, least)))
         if found.nbytes <= limit or numbers <= least:
             return found
         numbers = min(numbers, found.plan.peak) - -(-(found.nbytes - limit) // itemsize)
 
 
-def _carried_out(cuts: Cuts, plan: ChainPlan, double: Chain, like: Any, limit: int | None) -> Route:
-    """A plan carried out without numbers: vectors are walked as many at once as the limit allows."""
+def _carried_out(
+    links: tuple[Link, ...], plan: ChainPlan, double: Sequence[Equation], end: Any, like: Any, dtype: Any,
+    limit: int | None,
+) -> Route:  # fmt: skip
+    """A plan carried out without numbers: as many vectors are walked at once as the limit allows."""
     ledger, chunks = Ledger(), {}
 
-    def fitting(segment: Segment, count: int, length: int, walk: Callable[[int, int], Any]) -> int:
-        chunk = count
+    def fitting(step: Step, walk: Walk) -> int:
+        chunk = step.count
         while limit is not None and chunk > 1:
             alone = Ledger()
             with metering(alone):
-                walk(0, chunk)
-            result = count * length * double.dtype.itemsize if chunk < count else 0
+                walk(chunk)
+            result = step.count * step.length * like.dtype.itemsize if chunk < step.count else 0
             if ledger.live + alone.peaks["forward"] + result <= limit:
                 break
             chunk = -(-chunk // 2)
-        chunks[segment.first, segment.last] = chunk
+        chunks[id(step)] = chunk
         return chunk
 
+    steps = tuple(_steps_of(plan.plan, links))
     with metering(ledger):
-        double.execute(plan.plan, like, fitting)
-    return Route(cuts, plan, chunks, ledger.total("forward").flops, ledger.peaks["forward"])
+        _executed(steps, double, end, like, dtype, fitting)
+    steps = tuple(replace(step, chunk=chunks.get(id(step), 0)) for step in steps)
+    return Route(links, plan, steps, dtype, ledger.total("forward").flops, ledger.peaks["forward"])
 
 
-def chain_of(tape: Sequence[Equation], end: Any, out: Any, cuts: Cuts) -> Chain:
-    """The tape between the node `end` and the tensor `out` as a chain, cut as `cuts_of` says.
-
-    Args:
-        tape: Equations that lead from the one to the other, oldest first.
-    """
-    links, start, before, shape = [], 0, end, cuts[0][1]
-    for stop, after, work, is_explicit in cuts[1:]:
-        links.append(Link(tuple(tape[start:stop]), before, tape[stop - 1], shape, after, work, is_explicit))
-        start, before, shape = stop, tape[stop - 1], after
-    return Chain(tuple(links), out.dtype)
-
-
-def cuts_of(tape: Sequence[Equation], end: Any, out: Any) -> Cuts | None:
-    """Where a tape is cut into links, the argument first.
+def links_of(tape: Sequence[Equation], end: Any, out: Any) -> tuple[Link, ...] | None:
+    """A tape cut into links, the argument first.
 
     None where it has no equation, values of two dtypes, or a function that is mapped: it has a value for each example.
     """
@@ -221,19 +292,20 @@ def cuts_of(tape: Sequence[Equation], end: Any, out: Any) -> Cuts | None:
         return None
     last = {n: i for i, e in enumerate(tape) for n in e.parents}
     reach, before, start = last[end], end, 0
-    found = [(0, shapes[end], 0, False)]
+    found = []
     for i, e in enumerate(tape):
         passes_by = i < len(tape) - 1 and (reach > i or e not in shapes)
         reach = max(reach, last.get(e, i))
         if not passes_by:
             part = tape[start : i + 1]
             flops = sum(work[x] for x in part)
-            found.append((i + 1, shapes[e], -(-flops // 2), _is_explicit(part, before, shapes)))
+            explicit = _is_explicit(part, before, shapes)
+            found.append(Link(start, i + 1, shapes[before], shapes[e], -(-flops // 2), explicit))
             start, before = i + 1, e
     return tuple(found)
 
 
-def _is_explicit(part: Sequence[Equation], before: Any, shapes: dict[Any, tuple[int, ...]]) -> bool:
+def _is_explicit(part: Sequence[Equation], before: Any, shapes: dict[Any, Shape]) -> bool:
     if len(part) != 1 or part[0].op.bound_jacobian is None:
         return False
     (e,) = part
@@ -248,7 +320,7 @@ def _is_explicit(part: Sequence[Equation], before: Any, shapes: dict[Any, tuple[
     )
 
 
-def _booked(tape: Sequence[Equation], out: Any) -> tuple[dict[Any, tuple[int, ...]], dict[Any, int], set[Any]]:
+def _booked(tape: Sequence[Equation], out: Any) -> tuple[dict[Any, Shape], dict[Any, int], set[Any]]:
     """Shapes of the values that a chain may be cut at, operations of each equation's VJP, and the dtypes of cotangents.
 
     Of an op of several outputs there is no one value.
@@ -257,7 +329,7 @@ def _booked(tape: Sequence[Equation], out: Any) -> tuple[dict[Any, tuple[int, ..
     wanted = {*nodes.values(), *(n for e in pairs for n in e.parents if n is not None)}
     meta = backend_for("meta").xp
     found = {nodes[out.node]: meta.zeros(out.shape, dtype=out.dtype)}
-    shapes: dict[Any, tuple[int, ...]] = {}
+    shapes: dict[Any, Shape] = {}
     work: dict[Any, int] = {}
     dtypes = set()
     for e in reversed(tape):

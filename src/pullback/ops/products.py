@@ -73,7 +73,7 @@ def _matmul_samples(rng: Any) -> Any:
     lambda xp, g, a, b_shape: a.mT @ g if len(b_shape) == a.ndim == 2 else _pull_right(xp, g, a, b_shape),
     jvp=(lambda t, b: t @ b, lambda a, t: a @ t),
     samples=_matmul_samples,
-    jacobian=lambda g, b: b.mT,
+    jacobian=lambda g, b: (None, b.mT),
 )
 def matmul(xp: Any, a: Array, b: Array) -> Any:
     """The matrix product `a @ b`.
@@ -112,7 +112,7 @@ def pull_weights(xp: Any, g: Any, x: Any) -> Any:
     lambda xp, g: xp.sum(g, axis=tuple(range(g.ndim - 1))) if g.ndim != 2 else xp.sum(g, axis=0),
     jvp=(lambda t, w: t @ w, lambda x, t: x @ t, lambda xp, t, x: xp.broadcast_to(t, (*x.shape[:-1], *t.shape))),
     samples=_linear_samples,
-    jacobian=lambda g, w: w.mT,
+    jacobian=lambda g, w: (None, w.mT),
 )
 def linear(xp: Any, x: Array, w: Array, b: Array | None = None) -> Any:
     """`x @ w + b`, the affine map of a dense layer.
