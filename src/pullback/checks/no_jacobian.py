@@ -13,6 +13,8 @@ from weakref import ref
 import numpy as np
 
 from ..backends import Backend, backend_for, is_floating
+from ..backends.batched.array import Frame, current_frame, frame_of
+from ..backends.batched.array import numbers as beneath_all
 from ..backends.meta.array import outside
 from ..backends.meta.metering import Meter, metering
 from ..core.op import OPS, Op, wrapped_bodies
@@ -40,6 +42,7 @@ def no_jacobian() -> Observer:
       axes or flat) that is larger than every input and output of the equation;
     - and for a walk from outputs of m numbers, m VJPs by the same n_i > 1 numbers may not be joined in one array (by
       `stack`, `concat`, `x.at[i].set`, sums of outer products ...); nor n JVPs;
+    - nor may `vmap` do m VJPs (n JVPs) of one function at once; fewer count as so many rows, which may not be joined;
     - `pb.jacobian` and `pb.hessian`, which walk many times at once, are errors where m, n > 1.
 
     What rules allocate is seen, temporary arrays inside of ops too: they are also run on arrays of the same shapes
@@ -56,11 +59,13 @@ def no_jacobian() -> Observer:
 
 
 class _Place(ref[Equation]):
-    """Where an equation was recorded, and the shapes of its inputs and outputs, for as long as it lives."""
+    """Where an equation was recorded, in which call of `vmap`, and the shapes of its inputs and outputs, for as long as
+    it lives."""
 
-    __slots__ = ("call", "inputs", "line", "outputs", "seq")
+    __slots__ = ("call", "frame", "inputs", "line", "outputs", "seq")
 
     seq: int
+    frame: Frame | None
     inputs: list[Shape]
     outputs: list[Shape]
     line: Line
@@ -91,6 +96,11 @@ class _Rows:
     size: int
     needed: int
 
+    @property
+    def kind(self) -> str:
+        """What the rows are."""
+        return "JVPs" if self.of[0] else "VJPs"
+
 
 _passing: ContextVar[_Pass | None] = ContextVar("passing", default=None)
 _tangents: ContextVar[Mapping[Any, Any]] = ContextVar("tangents")  # of the push that goes on
@@ -113,6 +123,7 @@ class _Guard(Observer):
         super().__enter__()
         self._wrapping = wrapped_bodies(self._wrapped)
         self._wrapping.__enter__()
+        self._around = current_frame()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -127,6 +138,7 @@ class _Guard(Observer):
         place = _Place(equation, self._gone)
         place.seq, place.line, place.call = equation.seq, here(), current_call()
         place.inputs, place.outputs = [_shape(x) for x in inputs], _shapes(value)
+        place.frame = _mapped(_arrays(value))
         self._places[equation.seq] = place
         super().recorded(equation, inputs, value)
 
@@ -142,20 +154,37 @@ class _Guard(Observer):
             around.walked = True
         token, outer = _passing.set(None), _tangents.set(found)
         start = {n: _arrays(x) for n, x in found.items()}
+        given = [array for arrays in start.values() for array in arrays]
+        times = self._times(tape, given)  # before the tape is consumed
         try:
             with super().walking(tape, found, pushes):
                 yield
         finally:
             _tangents.reset(outer)
             _passing.reset(token)
-        given = [array for arrays in start.values() for array in arrays]
         needed = sum(array.size for array in given)
         if needed > 1:
-            of, number = tuple(sorted((n.seq, id(n)) for n in start)), frozenset([next(self._walks)])
+            of = tuple(sorted((n.seq, id(n)) for n in start))
+            numbers = frozenset([next(self._walks) for _ in range(max(times, 1))])
             for n, x in found.items():
                 for k, array in enumerate(_arrays(x)):
                     if array.size > 1 and not any(array is x for x in given):
-                        self._keep(array, [_Rows((pushes, of, n.seq, id(n), k), number, array.size, needed)])
+                        rows = _Rows((pushes, of, n.seq, id(n), k), numbers, array.size, needed)
+                        if times >= needed:
+                            self._refuse_rows("vmap", rows, f"it makes {times} {rows.kind}")
+                        self._keep(beneath_all(array) if times else array, [rows])
+
+    def _times(self, tape: Sequence[Any], given: Sequence[Any]) -> int:
+        """How many walks `vmap` makes at once of one function from outside of it; 0 where it is none of that kind."""
+        frame = _mapped(given)
+        if frame is None or frame is self._around or any(self._is_inside(e, frame) for e in tape):
+            return 0
+        return frame.size
+
+    def _is_inside(self, equation: Any, frame: Frame) -> bool:
+        """Whether an equation differs by example of this call of `vmap`: then there is a function for each."""
+        place = self._places.get(equation.seq)
+        return (place is not None and place.frame is frame) or _mapped(_arrays(equation.saved)) is frame
 
     @contextmanager
     def pulling(self, equation: Any, found: dict[Any, Any]) -> Iterator[None]:
@@ -297,13 +326,16 @@ class _Guard(Observer):
             held = [rows for rows in joined.values() if array.size >= len(rows.numbers) * rows.size]
             for rows in held:
                 if len(rows.numbers) >= rows.needed:
-                    what = "JVPs" if rows.of[0] else "VJPs"
-                    raise RuleError(
-                        f"{op.name}: no_jacobian: its value of shape {_shape(array)} holds {len(rows.numbers)} {what} "
-                        f"of {rows.size} numbers each by one function, which is a Jacobian\n  at {source_of(here())}\n"
-                        "  use each product where it is made, or ask for fewer of them"
-                    )
+                    what = f"its value of shape {_shape(array)} holds {len(rows.numbers)} {rows.kind}"
+                    self._refuse_rows(op.name, rows, what)
             self._keep(array, held)
+
+    def _refuse_rows(self, name: str, rows: _Rows, what: str) -> NoReturn:
+        raise RuleError(
+            f"{name}: no_jacobian: {what} of {rows.size} numbers each by one function, which is a Jacobian\n"
+            f"  at {source_of(here())}\n"
+            "  use each product where it is made, or ask for fewer of them"
+        )
 
     def _keep(self, array: Any, rows: Sequence[_Rows]) -> None:
         """Note which rows an array holds, for as long as it lives."""
@@ -365,6 +397,11 @@ def _arrays(x: Any) -> list[Any]:
     if isinstance(x, Tensor):
         x = x.data
     return [x] if hasattr(x, "dtype") and hasattr(x, "shape") else []
+
+
+def _mapped(arrays: Sequence[Any]) -> Frame | None:
+    """The innermost call of `vmap` by whose examples arrays differ."""
+    return frame_of([array for array in arrays if getattr(array, "batched", False)])
 
 
 def _owner(array: Any) -> Any:

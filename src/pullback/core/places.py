@@ -1,5 +1,6 @@
 """Second floor: where a computation was written: the user's line, and the module that was being called."""
 
+import contextlib
 import linecache
 import os.path
 import sys
@@ -41,7 +42,7 @@ def here() -> Line:
     frame: Any = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if not code.co_filename.startswith(PACKAGE):
+        if not code.co_filename.startswith(PACKAGE) and code.co_filename != contextlib.__file__:
             return code, frame.f_lasti
         frame = frame.f_back
     return None
