@@ -10,7 +10,7 @@ from ..core.recording import enable_recording, recording
 from ..core.tape import Equation, pull, push, tape_of, tick
 from ..core.tensor import Tensor
 from .packed import record_function
-from .trace import require_function
+from .trace import as_it_was, require_function, where_it_is
 
 __all__ = ["checkpoint"]
 
@@ -30,12 +30,13 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             return f(*args, **kwargs)
 
         # Tensors as they are now: an assignment to one of them gives its name another value.
+        place = where_it_is()
         given, named = trees.map(lambda x: Tensor(x.data, x.node) if isinstance(x, Tensor) else x, (args, kwargs))
 
         def run() -> tuple[Any, list[Any], list[Equation], list[Any]]:
             """The value of f, the nodes of its leaves, the stretch of tape, and the earlier nodes that it stands on."""
             mark = tick()
-            with enable_recording():
+            with enable_recording(), as_it_was(place):
                 out = trees.map(lambda x: x if isinstance(x, Tensor) else Tensor(x), f(*given, **named))
             nodes = [x.node for x in trees.flatten(out)[0]]
             tape = tape_of(nodes, since=mark)

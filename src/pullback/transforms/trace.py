@@ -1,22 +1,40 @@
 """One run of a function under a fresh stretch of tape, from which both walks start."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
 from .. import trees
 from ..backends import BACKENDS, is_floating
+from ..backends.batched.array import Frame, current_frame, within
 from ..core.recording import enable_recording, recording
 from ..core.tape import HEAD, Equation, equation, pull, push, reaching, tape_of, tick
 from ..core.tensor import Tensor, asarray
 from ..errors import DeviceError, DtypeError, ShapeError
 
-__all__ = ["Trace", "checked_like", "inside", "require_function", "zeros_like"]
+__all__ = ["Trace", "as_it_was", "checked_like", "inside", "require_function", "where_it_is", "zeros_like"]
 
 
 inside: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("inside", default=None)
 """In a function that is mapped: what makes a tensor one of each example, so that derivatives by it are by example."""
+
+
+def where_it_is() -> tuple[Frame | None, Any]:
+    """In which mapped function this runs: what `as_it_was` takes."""
+    return current_frame(), inside.get()
+
+
+@contextmanager
+def as_it_was(place: tuple[Frame | None, Any]) -> Iterator[None]:
+    """A context in the mapped function of another time, which may have been left since."""
+    frame, by_example = place
+    token = inside.set(by_example)
+    try:
+        with within(frame):
+            yield
+    finally:
+        inside.reset(token)
 
 
 class Trace:

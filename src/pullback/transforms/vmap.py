@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import trees
 from ..backends import BACKENDS, backend_for
-from ..backends.batched.array import BatchedArray, Frame, current_frame, leaked, numbers, within
+from ..backends.batched.array import BatchedArray, Frame, as_of, current_frame, leaked, numbers
 from ..backends.batched.backend import batched_backend
 from ..backends.meta.metering import current_meter
 from ..core.op import ARRAYS, TENSORS, Array, Op
@@ -17,7 +17,7 @@ from ..core.tape import equation
 from ..core.tensor import Tensor, asarray
 from ..errors import ArgumentError, DeviceError, ShapeError
 from ..shapes import normalize_axis
-from .trace import inside, require_function
+from .trace import as_it_was, require_function
 
 __all__ = ["new_frame", "vmap"]
 
@@ -43,7 +43,7 @@ def _around(x: Any, frame: Frame) -> Frame:
     if not isinstance(x, BatchedArray):
         owner = BACKENDS[x.__class__]
         if owner.absorbs and not frame.backend.absorbs and current_meter() is not None:  # a walk on shapes alone
-            return replace(frame, backend=owner, twin_of=frame.twin_of or frame)
+            return replace(frame, backend=owner, twin_of=frame.origin)
         return frame
     if x.frame is frame.outer:
         return frame
@@ -52,9 +52,9 @@ def _around(x: Any, frame: Frame) -> Frame:
         here = here.outer
     if here is None and not (frame.outer is not None and frame.outer.owns(x)):
         raise leaked()
-    level = x.frame.level + 1
+    level, backend = x.frame.level + 1, x.frame.backend if x.frame.backend.absorbs else frame.backend
     kind = batched_backend(level).array_types[0]
-    return replace(frame, level=level, outer=x.frame, kind=kind, twin_of=frame.twin_of or frame)
+    return replace(frame, level=level, outer=x.frame, backend=backend, kind=kind, twin_of=frame.origin)
 
 
 def _on_its_device(x: Any, frame: Frame) -> Any:
@@ -72,14 +72,17 @@ def _on_its_device(x: Any, frame: Frame) -> Any:
 
 
 def _leave(x: Any, axis: int, frame: Frame) -> Any:
-    """The raw array of an array of the frame, with the examples along `axis`."""
+    """All examples of an array of the frame, along `axis`: an array of the frame around it, where there is one."""
     if not frame.owns(x):
         x = _enter(x, None, frame)
+    outer = x.frame.outer
     if x.batched:
-        return _moved(x.data, 0, axis)
-    space = BACKENDS[x.data.__class__].beside(x.data)
-    shape = (*x.data.shape[:axis], frame.size, *x.data.shape[axis:])
-    return space.broadcast_to(space.expand_dims(x.data, axis=axis), shape)
+        data = _moved(x.data, 0, axis)
+    else:
+        space = BACKENDS[x.data.__class__].beside(x.data)
+        shape = (*x.data.shape[:axis], frame.size, *x.data.shape[axis:])
+        data = space.broadcast_to(space.expand_dims(x.data, axis=axis), shape)
+    return data if outer is None else as_of(outer, data)
 
 
 def vmap_enter(xp: Any, x: Array, axis: int | None, frame: Frame) -> Any:
@@ -111,33 +114,104 @@ ENTER = Op(vmap_enter, "op", [_pull_of_enter], [_entering], is_view=True)
 LEAVE = Op(vmap_leave, "op", [_entering], [_leaving], is_view=True)
 
 
-def _crossed(op: Op, x: Tensor, data: Any, axis: int | None, frame: Frame) -> Tensor:
-    """A tensor of `data`, which `op` made of `x`."""
+def _chain(frame: Frame | None) -> list[Frame]:
+    """A frame and those around it."""
+    found = []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.outer
+    return found
+
+
+def _between(x: Any, source: Frame, target: Frame) -> Any:
+    """An array of `source`, or of a twin of it in a walk that goes on, as one of `target`, a twin of `source`.
+
+    The examples of a frame that is only around the source are added up, those of one only around the target share it.
+    """
+    if not source.owns(x):
+        x = _enter(x, None, source)
+    ours, theirs = ({f.origin for f in _chain(frame)} for frame in (source, target))
+    frames = _chain(x.frame)
+    for frame in frames:
+        x = _leave(x, 0, frame)
+    frames.reverse()  # so do the first axes stand
+    if gone := tuple(i for i, f in enumerate(frames) if f.origin in ours - theirs):
+        x = ARRAYS[x.__class__].sum(x, axis=gone)
+    for frame in frames:
+        if frame.origin not in ours:
+            x = _enter(x, 0, frame)
+    for frame in reversed(_chain(target)):
+        x = _enter(x, 0 if frame.origin in ours else None, frame)
+    return x
+
+
+def vmap_between(xp: Any, x: Array, source: Frame, target: Frame) -> Any:
+    """The body of `BETWEEN`."""
+    return _between(x, source, target)
+
+
+def _pull_of_between(xp: Any, g: Any, source: Frame, target: Frame) -> Any:
+    return _twin(g, target, source) if xp is TENSORS else _between(g, target, source)
+
+
+def _push_of_between(xp: Any, t: Any, source: Frame, target: Frame) -> Any:
+    return _twin(t, source, target) if xp is TENSORS else _between(t, source, target)
+
+
+BETWEEN = Op(vmap_between, "op", [_pull_of_between], [_push_of_between])
+
+
+def _crossed(op: Op, x: Tensor, data: Any, **given: Any) -> Tensor:
+    """A tensor of `data`, which `op` made of `x` with the parameters `given`."""
     if x.node is None or not recording():
         return Tensor(data)
-    given = {"axis": axis, "frame": frame}
     saved = tuple([given[name] for name in op.saves])
     return Tensor(data, equation(op, (x.node,), saved, (None, (data.shape, data.dtype))))
+
+
+def _twin(x: Tensor, source: Frame, target: Frame) -> Tensor:
+    """A tensor of a frame as one of its twin."""
+    if not source.owns(x.data):
+        x = shared(x, source)
+    data = _between(x.data, source, target)
+    return _crossed(BETWEEN, x, data, source=x.data.frame, target=data.frame)
 
 
 def entered(x: Tensor, axis: int | None, frame: Frame) -> Tensor:
     """`x` as a tensor of one example: its examples stand along `axis`; None: all share it.
 
-    It goes through all frames around: each adds up the cotangents of its examples.
+    Where it comes from a walk that goes on inside of the frame around, it enters a twin around which the walk is.
     """
     outer = frame.outer
-    if outer is not None and not (isinstance(x.data, BatchedArray) and x.data.frame is outer):
-        x = entered(x, None, outer)
-    return _crossed(ENTER, x, _enter(x.data, axis, frame), axis, frame)
+    if outer is not None and not (
+        isinstance(x.data, BatchedArray) and any(f.origin is outer.origin for f in _chain(x.data.frame))
+    ):
+        x = shared(x, outer)
+    data = _enter(x.data, axis, frame)
+    return _crossed(ENTER, x, data, axis=axis, frame=data.frame)
+
+
+def shared(x: Tensor, frame: Frame) -> Tensor:
+    """`x`, from around a frame or from one that it is a twin of, as a tensor of this frame and no other.
+
+    It goes through all frames between: each adds up the cotangents of its examples.
+    """
+    if isinstance(x.data, BatchedArray) and frame.owns(x.data):
+        return x if x.data.frame is frame else _twin(x, x.data.frame, frame)
+    if frame.outer is not None:
+        x = shared(x, frame.outer)
+    return _crossed(ENTER, x, _enter(x.data, None, frame), axis=None, frame=frame)
 
 
 def left(x: Tensor, axis: int, frame: Frame) -> Tensor:
     """The tensor of all examples of `x`, along `axis`."""
-    return _crossed(LEAVE, x, _leave(x.data, axis, frame), axis, frame)
+    if not frame.owns(x.data):
+        x = shared(x, frame)
+    return _crossed(LEAVE, x, _leave(x.data, axis, frame), axis=axis, frame=x.data.frame)
 
 
 def _joined(frame: Frame, array: Any, node: Any) -> tuple[Any, Any]:
-    made = entered(Tensor(array, node), None, frame)
+    made = shared(Tensor(array, node), frame)
     return made.data, made.node
 
 
@@ -199,14 +273,10 @@ def _inside(frame: Frame) -> Iterator[None]:
     """A context in which arrays that are made belong to `frame`, and derivatives are by example."""
 
     def by_example(x: Tensor) -> Tensor:
-        return x if isinstance(x.data, BatchedArray) and x.data.frame is frame else entered(x, None, frame)
+        return shared(x, frame)
 
-    token = inside.set(by_example)
-    try:
-        with within(frame):
-            yield
-    finally:
-        inside.reset(token)
+    with as_it_was((frame, by_example)):
+        yield
 
 
 def _given(x: Any, axis: int | None, frame: Frame) -> Any:

@@ -10,7 +10,9 @@ from typing import Any
 
 from ...errors import ArgumentError
 from ..base import Backend
+from ..meta.metering import current_meter
 from ..native import NativeArray
+from ..registry import BACKENDS
 
 __all__ = [
     "BatchedArray", "Frame", "Inside", "Place", "as_of", "beneath", "current_frame", "frame_of", "have_examples",
@@ -41,9 +43,14 @@ class Frame:
     join: Callable[["Frame", Any, Any], tuple[Any, Any]]
     twin_of: "Frame | None" = None
 
+    @property
+    def origin(self) -> "Frame":
+        """The frame itself, or that which it is a twin of."""
+        return self.twin_of or self
+
     def owns(self, x: Any) -> bool:
         """Whether `x` is an array of this frame or of a twin."""
-        return isinstance(x, BatchedArray) and (x.frame.twin_of or x.frame) is (self.twin_of or self)
+        return isinstance(x, BatchedArray) and x.frame.origin is self.origin
 
     def array(self, data: Any, batched: bool) -> "BatchedArray":
         """An array of this frame."""
@@ -56,8 +63,8 @@ current_frame = _frame.get
 
 
 @contextmanager
-def within(frame: Frame) -> Iterator[None]:
-    """A context in which `frame` is the innermost."""
+def within(frame: Frame | None) -> Iterator[None]:
+    """A context in which `frame` is the innermost; None: there is none."""
     token = _frame.set(frame)
     try:
         yield
@@ -251,4 +258,8 @@ def beneath(frame: Frame, operands: Sequence[BatchedArray]) -> Any:
     """The namespace in which what stands beneath operands meets: that of outer frames, or of the device."""
     if frame.outer is not None and any(isinstance(o.data, BatchedArray) for o in operands):
         return Inside(frame.outer, BatchedArray.space)
+    if current_meter() is not None and not frame.backend.absorbs:  # what runs again here has numbers
+        for o in operands:
+            if hasattr(o.data, "shape") and BACKENDS[o.data.__class__].absorbs:
+                return BACKENDS[o.data.__class__].xp
     return frame.backend.xp
