@@ -13,8 +13,9 @@ from weakref import ref
 import numpy as np
 
 from ..backends import Backend, backend_for, is_floating
-from ..backends.batched.array import Frame, current_frame, frame_of
+from ..backends.batched.array import Frame, frame_of
 from ..backends.batched.array import numbers as beneath_all
+from ..backends.batched.current import current_frame
 from ..backends.meta.array import outside
 from ..backends.meta.metering import Meter, metering
 from ..core.op import OPS, Op, wrapped_bodies

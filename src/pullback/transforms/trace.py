@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import trees
 from ..backends import BACKENDS, is_floating
-from ..backends.batched.array import Frame, current_frame, within
+from ..backends.batched.current import current_frame, within
 from ..core.recording import enable_recording, recording
 from ..core.tape import HEAD, Equation, equation, pull, push, reaching, tape_of, tick
 from ..core.tensor import Tensor, asarray
@@ -20,13 +20,13 @@ inside: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("inside", def
 """In a function that is mapped: what makes a tensor one of each example, so that derivatives by it are by example."""
 
 
-def where_it_is() -> tuple[Frame | None, Any]:
+def where_it_is() -> tuple[Any, Any]:
     """In which mapped function this runs: what `as_it_was` takes."""
     return current_frame(), inside.get()
 
 
 @contextmanager
-def as_it_was(place: tuple[Frame | None, Any]) -> Iterator[None]:
+def as_it_was(place: tuple[Any, Any]) -> Iterator[None]:
     """A context in the mapped function of another time, which may have been left since."""
     frame, by_example = place
     token = inside.set(by_example)

@@ -8,8 +8,9 @@ from typing import Any
 
 from .. import trees
 from ..backends import BACKENDS, backend_for
-from ..backends.batched.array import BatchedArray, Frame, as_of, current_frame, leaked, numbers
+from ..backends.batched.array import BatchedArray, Frame, as_of, leaked, numbers
 from ..backends.batched.backend import batched_backend
+from ..backends.batched.current import current_frame
 from ..backends.meta.metering import current_meter
 from ..core.op import ARRAYS, TENSORS, Array, Op
 from ..core.recording import recording

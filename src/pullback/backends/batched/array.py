@@ -1,8 +1,6 @@
 """An array of many examples that looks like one of them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import SimpleNamespace
@@ -13,10 +11,11 @@ from ..base import Backend
 from ..meta.metering import current_meter
 from ..native import NativeArray
 from ..registry import BACKENDS
+from .current import current_frame, within
 
 __all__ = [
-    "BatchedArray", "Frame", "Inside", "Place", "as_of", "beneath", "current_frame", "frame_of", "have_examples",
-    "innermost", "leaked", "lowered", "numbers", "of_frame", "within",
+    "BatchedArray", "Frame", "Inside", "Place", "as_of", "beneath", "frame_of", "have_examples",
+    "innermost", "leaked", "lowered", "numbers", "of_frame",
 ]  # fmt: skip
 
 
@@ -55,21 +54,6 @@ class Frame:
     def array(self, data: Any, batched: bool) -> "BatchedArray":
         """An array of this frame."""
         return self.kind(data, batched, self)
-
-
-_frame: ContextVar[Frame | None] = ContextVar("frame", default=None)
-current_frame = _frame.get
-"""The innermost call of `vmap` in this thread and async context: what arrays that a body makes belong to."""
-
-
-@contextmanager
-def within(frame: Frame | None) -> Iterator[None]:
-    """A context in which `frame` is the innermost; None: there is none."""
-    token = _frame.set(frame)
-    try:
-        yield
-    finally:
-        _frame.reset(token)
 
 
 class Inside:

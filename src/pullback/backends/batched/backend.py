@@ -13,8 +13,9 @@ from ..base import Backend, Namespace, isdtype
 from ..native import CONSTANTS
 from ..registry import BACKENDS, backend_for
 from . import functions, indexing, products
-from .array import BatchedArray, Frame, Inside, current_frame, frame_of, innermost, leaked, lowered, numbers, within
+from .array import BatchedArray, Frame, Inside, frame_of, innermost, leaked, lowered, numbers
 from .array import beneath as space_beneath
+from .current import current_frame, within
 
 __all__ = ["BatchedBackend", "batched_backend"]
 
