@@ -16,6 +16,7 @@ from .walks import announce, by_columns, by_rows, half_of_free, too_little, valu
 
 __all__ = ["MODES", "check_limits", "jacobian"]
 
+_SMALL = 1 << 24  # bytes that there are, so that nobody need be asked
 MODES = ("auto", "reverse", "forward", "planned", "diagonal", "blocks")
 
 
@@ -92,7 +93,7 @@ def _by_plan(trace: Trace, memory_limit: int | None) -> Tensor:
             "differentiated again; take mode='reverse' or 'forward'"
         )
     (end,), (head,), (out,) = trace.ends, trace.flat_heads, values_of(trace)
-    if memory_limit is None and found.nbytes > (half := half_of_free(head)):
+    if memory_limit is None and found.nbytes > _SMALL and found.nbytes > (half := half_of_free(head)):
         found = planned(trace, half) or found
     elif memory_limit is not None and found.nbytes > memory_limit:
         raise too_little(trace, found.nbytes, memory_limit)

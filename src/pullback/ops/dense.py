@@ -69,7 +69,7 @@ def _of_value(activation: str) -> tuple[Any, Any, Any]:
         return record.forward(xp, _linear(xp, x, w, b))
 
     def first(xp: Any, g: Any, wanted: Any, out: Any, b: Any) -> Any:
-        return xp.bias_slope(g, out, None if wanted[2] is None else b, activation)
+        return (getattr(xp, slope)(g, out), None) if wanted[2] is None else xp.bias_slope(g, out, b, activation)
 
     return body, first, (
         lambda xp, t, w, out: getattr(xp, slope)(t @ w, out),
