@@ -43,7 +43,7 @@ def elementwise(
     fused: bool = False,
     cost: Cost | None = None,
 ) -> Callable[[Body[P]], Callable[P, Tensor]]:
-    """Define an op that works number by number, with broadcasting.
+    """Define an op that works number by number, with broadcasting: `vmap` runs it on arrays with one more axis.
 
     Args:
         rules: For each input the product of `g` with the partial derivative: the map is diagonal, so the same text is

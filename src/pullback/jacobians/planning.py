@@ -16,7 +16,7 @@ from .segments import Route, route_of
 from .structure import block_walks, has_blocks, is_diagonal, probes, rows_of_all
 from .walks import Booked, fitting, jacobian_bytes, pulled_on_meta, pushed_on_meta, too_little, values_of
 
-__all__ = ["JacobianPlan", "ModeCost", "close", "compare", "plan_jacobian", "planned"]
+__all__ = ["JacobianPlan", "ModeCost", "chunks_of_blocks", "close", "compare", "plan_jacobian", "planned"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,10 +57,13 @@ def _diagonal(slope: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def rows_of_all(trace: Trace) -> int:
-    """The number of rows that all inputs and outputs have, where there are several of them with numbers; else 0."""
+    """The number of rows that all inputs and outputs have, where it is above 1 and all have numbers; else 0.
+
+    It is 0 too where an output depends on no input.
+    """
     arrays = [*values_of(trace), *trace.flat_heads]
     counts = {x.shape[0] if x.ndim else 0 for x in arrays}
-    if len(counts) != 1 or not all(x.size for x in arrays) or not trace.tape:
+    if len(counts) != 1 or not all(x.size for x in arrays) or any(x.node not in trace.wanted for x in values_of(trace)):
         return 0
     return rows if (rows := counts.pop()) > 1 else 0
 

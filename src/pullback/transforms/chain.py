@@ -109,7 +109,7 @@ def chain_plan(factors: Iterable[Sequence[int]], memory_limit: int | None = None
 
     An elementary Jacobian costs `tape * min(m, n)`, a dense product of m x k and k x n matrices `m * k * n`, a sweep of
     r rows or columns through a segment r times the sum of its tapes. Numbers are exact at any size; 500 functions take
-    seconds. A limit that the cheapest plan does not keep takes longer: 100 functions some seconds.
+    seconds. A limit that the cheapest plan does not keep takes longer: 100 functions some 15 seconds.
 
     Raises:
         ArgumentError: there is no factor, or one is not three whole numbers, or the limit is no whole number.
