@@ -263,6 +263,13 @@ BAD = {
     "integers": (lambda: pb.jacobian(net)(np.arange(6)), DtypeError, "int64"),
     "no tensor": (lambda: pb.jacobian(lambda x: 3)(X), TapeError, "return tensors"),
     "no chain": (lambda: pb.jacobian(lambda x: (x, x), mode="planned")(X), ArgumentError, "mode='planned' takes one"),
+    "an integer": (lambda: pb.jacobian(pb.argmax)(X), DtypeError, "jacobian: the value holds int64, and derivatives"),
+    "booleans": (
+        lambda: pb.jacobian(lambda x: (x, x > 0), mode="forward")(X),
+        DtypeError,
+        "leaf 1 of the value holds bool",
+    ),
+    "plan of integers": (lambda: pb.plan_jacobian(pb.argmax, X), DtypeError, "plan_jacobian: the value holds int64"),
     "plan of no tensor": (lambda: pb.plan_jacobian(lambda x: None, X), TapeError, "return tensors"),
 }
 

@@ -51,8 +51,8 @@ def jacobian(
         shape (*s, *t); else a tree like the value of f of trees like the arguments.
 
     Raises:
-        ArgumentError: no such mode, or a chunk that holds nothing. When called, as `vjp`; DeviceMemoryError: one vector
-        at a time is more than `memory_limit`, or what "diagonal" makes is.
+        ArgumentError: no such mode, or a chunk that holds nothing. When called, as `vjp`; DtypeError: a value is not of
+        floating point; DeviceMemoryError: one vector at a time is more than `memory_limit`, or what "diagonal" makes.
     """
     require_function("jacobian", f)
     if mode not in MODES:

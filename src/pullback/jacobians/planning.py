@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import trees
+from ..backends import is_floating
 from ..core.tensor import Tensor, asarray
 from ..costs.tables import bytes_text, count_text, table
-from ..errors import TapeError
+from ..errors import DtypeError, TapeError
 from ..transforms.chain import ChainPlan
 from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
@@ -60,10 +61,19 @@ class JacobianPlan:
 
 
 def close(trace: Trace) -> Any:
-    """Fix the outputs of a trace; the form of its value. Raises TapeError where there is something else than arrays."""
+    """Fix the outputs of a trace; the form of its value.
+
+    Raises TapeError where there is something else than arrays, DtypeError where one is not of floating point.
+    """
     leaves, form = trees.flatten(trace.out)
     if not leaves or not all(hasattr(x, "dtype") for x in leaves):
         raise TapeError(f"{trace.name}: the function has to return tensors; return the tensors themselves")
+    for i, x in enumerate(leaves):
+        if not is_floating(x.dtype):
+            which = "the value" if len(leaves) == 1 else f"leaf {i} of the value"
+            raise DtypeError(
+                f"{trace.name}: {which} holds {x.dtype}, and derivatives are of floating-point numbers; leave it out"
+            )
     trace.close([x if isinstance(x, Tensor) else asarray(x) for x in leaves])
     return form
 
