@@ -9,6 +9,7 @@ import pytest
 import pullback as pb
 from pullback.bench.chains import every_cost, random_chain
 from pullback.errors import ArgumentError, DeviceMemoryError, ShapeError
+from pullback.transforms import chain as chain_module
 
 
 def some_chain(chance, length, sizes=(1, 9), tapes=(0, 60)):
@@ -172,6 +173,20 @@ def test_numbers_are_exact_at_any_size():
     border = [(2**20, 2**20, 2**40)] * 3  # where 64 bits end
     assert pb.chain_plan(border).tangent == 3 * 2**60
     assert pb.chain_plan(border).optimum == min(every_cost(border))
+
+
+def test_rounded_numbers_only_tell_where_to_look(monkeypatch):
+    """Python's integers are added up where a sum of rounded ones is nearly the least: the same plans come out."""
+    chance = random.Random(4)
+    for _ in range(100):
+        big = [(m * 10**20, n * 10**20, tape * 10 ** chance.randint(30, 60))
+               for m, n, tape in some_chain(chance, chance.randint(1, 14))]  # fmt: skip
+        found = pb.chain_plan(big)
+        with monkeypatch.context() as patch:
+            patch.setattr(chain_module, "_Rough", lambda *_: None)
+            assert pb.chain_plan(big) == found
+    equal = [(10**30, 10**30, 10**60 + 1)] * 6  # rounded, many ways cost the same
+    assert pb.chain_plan(equal).optimum == min(every_cost(equal))
 
 
 def test_the_bracketing_is_readable():

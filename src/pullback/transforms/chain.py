@@ -181,10 +181,7 @@ def _solved(
     rows: Sequence[int], columns: Sequence[int], tapes: Sequence[int], elementary: Sequence[int], sweeps: bool
 ) -> tuple[_Table, dict[tuple[int, int], tuple[str, int]]]:
     """The least cost of every segment; and how its Jacobian is had: the way, the last function of the inner part."""
-    q = len(rows)
-    before = [0]
-    for tape in tapes:
-        before.append(before[-1] + tape)
+    q, before = len(rows), [0, *accumulate(tapes)]
     # every candidate is below this; numbers of 64 bits take a fifth of the time of Python's, where they hold it
     longest = max(*rows, *columns)
     bound = q * (max(elementary) + longest**3 + longest * before[-1])
@@ -193,24 +190,55 @@ def _solved(
     by_first = [np.zeros(q, kind) for _ in range(q)]  # [i][j]: of i..j
     by_last = [np.zeros(q, kind) for _ in range(q)]  # [j][i]
     choices: dict[tuple[int, int], tuple[str, int]] = {}
+    rough = _Rough(rows, columns, before, sweeps) if kind is object and bound < 10**300 else None
     for i in range(q):
         by_first[i][i] = by_last[i][i] = e[i]
+        if rough is not None:
+            rough.keep(i, i, elementary[i])
     for length in range(1, q):
         for i in range(q - length):
             j = i + length
-            inner, outer = by_first[i][i:j], by_last[j][i + 1 : j + 1]  # of i..k and k+1..j, for k from i to j - 1
-            candidates = [inner + outer + m[i:j] * (rows[j] * columns[i])]
+            places = np.arange(i, j) if rough is None else rough.near(i, j)  # the last functions of the inner part
+            inner, outer = by_first[i][places], by_last[j][places + 1]
+            candidates = [inner + outer + m[places] * (rows[j] * columns[i])]
             if sweeps:
-                candidates.append(outer + rows[j] * (s[i + 1 : j + 1] - before[i]))
-                candidates.append(inner + columns[i] * (before[j + 1] - s[i + 1 : j + 1]))
-            places = [int(candidate.argmin()) for candidate in candidates]
+                candidates.append(outer + rows[j] * (s[places + 1] - before[i]))
+                candidates.append(inner + columns[i] * (before[j + 1] - s[places + 1]))
+            best = [int(candidate.argmin()) for candidate in candidates]
             if sweeps:
-                places[1] = length - 1 - int(candidates[1][::-1].argmin())  # of equals the longest sweep
-            costs = [candidate[place] for candidate, place in zip(candidates, places, strict=True)]
+                best[1] = len(places) - 1 - int(candidates[1][::-1].argmin())  # of equals the longest sweep
+            costs = [candidate[place] for candidate, place in zip(candidates, best, strict=True)]
             way = min(reversed(range(len(costs))), key=costs.__getitem__)  # of equals a sweep: it needs least memory
             by_first[i][j] = by_last[j][i] = costs[way]
-            choices[i, j] = _WAYS[way], i + places[way]
+            choices[i, j] = _WAYS[way], int(places[best[way]])
+            if rough is not None:
+                rough.keep(i, j, costs[way])
     return by_first, choices
+
+
+class _Rough:
+    """The same costs in floating point, each off by some rounding errors: they tell which places may be the best, so
+    that Python's integers are added up for those alone."""
+
+    def __init__(self, rows: Sequence[int], columns: Sequence[int], before: Sequence[int], sweeps: bool) -> None:
+        q = len(rows)
+        self._rows, self._columns, self._sweeps = np.array(rows, float), np.array(columns, float), sweeps
+        self._first, self._last, self._work = np.zeros((q, q)), np.zeros((q, q)), np.zeros((q, q))
+        for i in range(q):
+            self._work[i, i:] = [float(end - before[i]) for end in before[i + 1 :]]  # no difference of rounded numbers
+
+    def keep(self, i: int, j: int, cost: int) -> None:
+        """The least cost of a segment."""
+        self._first[i, j] = self._last[j, i] = float(cost)
+
+    def near(self, i: int, j: int) -> Any:
+        """The last functions of inner parts for which some way to the segment may cost least."""
+        inner, outer = self._first[i, i:j], self._last[j, i + 1 : j + 1]
+        least = inner + outer + self._rows[i:j] * (self._rows[j] * self._columns[i])
+        if self._sweeps:
+            least = np.minimum(least, outer + self._rows[j] * self._work[i, i:j])
+            least = np.minimum(least, inner + self._columns[i] * self._work[i + 1 : j + 1, j])
+        return i + np.flatnonzero(least <= least.min() * (1 + 1e-9))
 
 
 def _segment(
