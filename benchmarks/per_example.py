@@ -7,14 +7,13 @@ is timed, all must give the same numbers.
 
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 import pullback as pb
 
-from .runner import installed, race_apart, spread, table
+from .runner import race_problem, spread, table
 from .steps import Problem
 
 NETS = {"64-32-10, batch 32": ((64, 32, 10), 32), "784-256-10, batch 128": ((784, 256, 10), 128)}
@@ -27,10 +26,7 @@ def answer(quick: bool) -> dict[str, Any]:
     answers = {}
     for net, (sizes, batch) in NETS.items():
         problem = Problem(sizes, batch)
-        contenders = installed(CONTENDERS)
-        check({name: make(problem) for name, make in contenders.items()})
-        makers = {name: partial(make, problem) for name, make in contenders.items()}
-        times = race_apart(makers, rounds=6 if quick else 30, turn=0.05 if quick else 0.3)
+        times = race_problem(problem, CONTENDERS, check, rounds=6 if quick else 30, turn=0.05 if quick else 0.3)
         rows = {
             name: {
                 "us for all": spread(t * 1e6, 1),

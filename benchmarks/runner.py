@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 from pullback.bench.racing import Races, collected, environment, in_turns, installed, race, spread, turn_of
 
-__all__ = ["Races", "environment", "installed", "race", "race_apart", "spread", "table"]
+__all__ = ["Races", "environment", "installed", "race", "race_apart", "race_problem", "spread", "table"]
+
+
+T = TypeVar("T")
 
 
 def race_apart(makers: dict[str, Callable[[], Callable[[], Any]]], rounds: int, turn: float = 0.02) -> Races:
@@ -22,6 +26,16 @@ def race_apart(makers: dict[str, Callable[[], Callable[[], Any]]], rounds: int, 
     """
     with ExitStack() as stack:
         return _in_turns({name: stack.enter_context(_apart(make, turn)) for name, make in makers.items()}, rounds)
+
+
+def race_problem(
+    problem: T, contenders: dict[str, Callable[[T], Any]], check: Callable[[dict[str, Any]], None], rounds: int,
+    turn: float,
+) -> Races:  # fmt: skip
+    """Those contenders that are installed, of the same problem: checked against each other here, then raced apart."""
+    there = installed(contenders)
+    check({name: make(problem) for name, make in there.items()})
+    return race_apart({name: partial(make, problem) for name, make in there.items()}, rounds, turn)
 
 
 def _in_turns(turns: dict[str, Callable[[], float]], rounds: int) -> Races:

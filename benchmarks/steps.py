@@ -17,7 +17,7 @@ import numpy as np
 
 import pullback as pb
 
-from .runner import installed, race_apart, spread, table
+from .runner import race_problem, spread, table
 
 RATE = 1e-3
 NETS = {"64-32-10, batch 32": ((64, 32, 10), 32), "784-512-512-10, batch 128": ((784, 512, 512, 10), 128)}
@@ -50,11 +50,8 @@ def answer(quick: bool) -> dict[str, Any]:
     answers = {}
     for net, (sizes, batch) in NETS.items():
         problem = Problem(sizes, batch)
-        contenders = installed(CONTENDERS)
-        check({name: make(problem) for name, make in contenders.items()})
-        makers = {name: partial(make, problem) for name, make in contenders.items()}
         # a processor that had to wait takes milliseconds to come back to its pace: turns are long beside that
-        times = race_apart(makers, rounds=6 if quick else 40, turn=0.05 if quick else 0.25)
+        times = race_problem(problem, CONTENDERS, check, rounds=6 if quick else 40, turn=0.05 if quick else 0.25)
         rows = {
             name: {
                 "us per step": spread(t * 1e6, 1),

@@ -84,6 +84,35 @@ def test_plans_are_made_for_the_memory_that_there_is(name):
         pb.jacobian(f, mode="planned", memory_limit=least - 1)(x)
 
 
+def rows_apart():
+    """A net on a batch, and how many bytes its Jacobian has."""
+    rng = np.random.default_rng(3)
+    w = rng.normal(size=(300, 4)).astype("float32")
+    return (lambda x: pb.tanh(x @ w)), rng.normal(size=(64, 300)).astype("float32"), 64 * 4 * 64 * 300 * 4
+
+
+@pytest.mark.parametrize("mode", ["blocks", "auto"])
+def test_blocks_stay_within_a_limit(mode):
+    f, x, whole = rows_apart()
+    limit = whole + 2_000_000
+    assert pb.plan_jacobian(f, x, memory_limit=limit).choice == "blocks"
+    found, peak = measured(lambda: pb.jacobian(f, mode=mode, memory_limit=limit)(x))
+    assert peak <= limit
+    np.testing.assert_allclose(found.numpy(), pb.jacobian(f, mode="reverse")(x).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_whether_there_are_blocks_is_not_tried_where_they_would_not_fit():
+    f, x, _ = rows_apart()
+    tracemalloc.start()
+    try:
+        with pytest.raises(DeviceMemoryError, match="with the result itself"):
+            pb.jacobian(f, mode="blocks", memory_limit=200_000)(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * x.nbytes  # to try it pulls twelve cotangents of the size of x
+
+
 def test_auto_takes_the_cheapest_of_what_fits():
     f, x, _ = CHAINS["a broad middle"]
     modes = pb.plan_jacobian(f, x).modes

@@ -11,7 +11,7 @@ from ..transforms.reverse import argument_numbers
 from ..transforms.trace import Trace, require_function
 from .planning import chunks_of_blocks, close, compare, planned
 from .remembering import remembered
-from .structure import by_blocks, by_diagonals, has_blocks, is_diagonal
+from .structure import by_blocks, by_diagonals, has_blocks, is_diagonal, rows_of_all
 from .walks import announce, by_columns, by_rows, half_of_free, too_little, values_of
 
 __all__ = ["MODES", "check_limits", "jacobian"]
@@ -118,15 +118,18 @@ def _by_diagonals(trace: Trace, memory_limit: int | None) -> list[list[Tensor]]:
 
 
 def _by_blocks(trace: Trace, chunk_size: int | None, memory_limit: int | None, tried: bool) -> list[list[Tensor]]:
-    if not tried and not has_blocks(trace):
-        raise ArgumentError(
-            "jacobian: mode='blocks' is for functions of arrays (B, ...) to arrays (B, ...), B > 1, each row of whose "
-            "values depends on the same row of the arguments alone; take mode='auto'"
-        )
+    refused = ArgumentError(
+        "jacobian: mode='blocks' is for functions of arrays (B, ...) to arrays (B, ...), B > 1, each row of whose "
+        "values depends on the same row of the arguments alone; take mode='auto'"
+    )
+    if not rows_of_all(trace):
+        raise refused
     limit = memory_limit or half_of_free(trace.flat_heads[0])
     chunks, _, nbytes = remembered(("blocks", limit), trace, lambda: chunks_of_blocks(trace, limit))
     if memory_limit is not None and nbytes > memory_limit:
         raise too_little(trace, nbytes, memory_limit)
+    if not tried and not has_blocks(trace):
+        raise refused
     return by_blocks(trace, [chunk_size] * len(chunks) if chunk_size else chunks)
 
 

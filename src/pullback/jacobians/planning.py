@@ -90,13 +90,12 @@ def planned(trace: Trace, memory_limit: int | None = None) -> Route | None:
 
 def compare(trace: Trace, memory_limit: int | None = None) -> JacobianPlan:
     """The modes for a trace that is closed."""
-    found = remembered(("modes", memory_limit), trace, lambda: _compared(trace, memory_limit, True))
-    if "blocks" in found.modes and not has_blocks(trace):
-        return remembered(("modes but blocks", memory_limit), trace, lambda: _compared(trace, memory_limit, False))
-    return found
+    with_blocks, without = remembered(("modes", memory_limit), trace, lambda: _compared(trace, memory_limit))
+    return with_blocks if with_blocks is not None and has_blocks(trace) else without
 
 
-def _compared(trace: Trace, memory_limit: int | None, with_blocks: bool) -> JacobianPlan:
+def _compared(trace: Trace, memory_limit: int | None) -> tuple[JacobianPlan | None, JacobianPlan]:
+    """The plan if there are blocks, None where they would not be the cheapest of what fits, and the plan if not."""
     outputs, heads = values_of(trace), trace.flat_heads
     modes = {
         "reverse": _walked(trace, [out for out in outputs if out.node in trace.wanted], pulled_on_meta, memory_limit),
@@ -112,10 +111,21 @@ def _compared(trace: Trace, memory_limit: int | None, with_blocks: bool) -> Jaco
             f"{' '.join(e.op.name for e in trace.tape[link.start : link.stop])}, {link.size[1]} -> {link.size[0]}"
             for link in found.links
         )
-    if with_blocks and rows_of_all(trace) and any(x.ndim > 1 for x in (*outputs, *heads)):
+    chain = None if found is None else found.plan
+    with_blocks = None
+    if rows_of_all(trace) and any(x.ndim > 1 for x in (*outputs, *heads)):
         _, flops, nbytes = chunks_of_blocks(trace, memory_limit)
-        if flops < min(cost.flops for cost in modes.values()):
-            modes["blocks"] = ModeCost(flops, nbytes)
+        fits = memory_limit is None or nbytes <= memory_limit
+        if fits and flops < min(cost.flops for cost in modes.values()):
+            with_blocks = _plan(trace, modes | {"blocks": ModeCost(flops, nbytes)}, chain, links, memory_limit)
+    return with_blocks, _plan(trace, modes, chain, links, memory_limit)
+
+
+def _plan(
+    trace: Trace, modes: Mapping[str, ModeCost], chain: ChainPlan | None, links: tuple[str, ...],
+    memory_limit: int | None,
+) -> JacobianPlan:  # fmt: skip
+    """The mode of fewest operations of those that fit. Raises DeviceMemoryError where none does."""
     fits = {m: c for m, c in modes.items() if memory_limit is None or c.nbytes <= memory_limit}
     if not fits:
         least = min(cost.nbytes for cost in modes.values())
@@ -125,7 +135,7 @@ def _compared(trace: Trace, memory_limit: int | None, with_blocks: bool) -> Jaco
     why = f"fewest operations, {min(others):.3g} times fewer than the next" if others else "nothing else fits"
     if len(fits) < len(modes):
         why += f"; {', '.join(m for m in modes if m not in fits)} would take more than memory_limit"
-    return JacobianPlan(choice, why, modes, None if found is None else found.plan, links)
+    return JacobianPlan(choice, why, modes, chain, links)
 
 
 def _by_one_pull(trace: Trace) -> ModeCost:

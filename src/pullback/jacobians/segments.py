@@ -14,7 +14,7 @@ from ..costs.ledger import Ledger
 from ..transforms.chain import ChainPlan, Segment, cheapest
 from .walks import columns_of, rows_of, twin, units
 
-__all__ = ["Link", "Route", "links_of", "route_of"]
+__all__ = ["Link", "Route", "route_of"]
 
 Shape = tuple[int, ...]
 
@@ -231,7 +231,7 @@ def route_of(tape: Sequence[Equation], end: Any, out: Any, like: Any, limit: int
         tape: Equations that lead from the one to the other, oldest first.
         like: The raw array of the argument.
     """
-    links = links_of(tape, end, out)
+    links = _links_of(tape, end, out)
     if links is None:
         return None
     double, like = twin(tape)[0], backend_for("meta").asarray(like)
@@ -280,7 +280,7 @@ def _carried_out(
     return Route(links, plan, steps, dtype, ledger.total("forward").flops, ledger.peaks["forward"])
 
 
-def links_of(tape: Sequence[Equation], end: Any, out: Any) -> tuple[Link, ...] | None:
+def _links_of(tape: Sequence[Equation], end: Any, out: Any) -> tuple[Link, ...] | None:
     """A tape cut into links, the argument first.
 
     None where it has no equation, values of two dtypes, or a function that is mapped: it has a value for each example.

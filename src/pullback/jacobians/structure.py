@@ -76,7 +76,7 @@ def has_blocks(trace: Trace) -> bool:
     of their numbers, so two cotangents for each bit prove it for all pairs.
     """
     rows = rows_of_all(trace)
-    if not rows or any(isinstance(x.data, BatchedArray) for x in (*values_of(trace), *trace.flat_heads)):
+    if not rows or not all(map(_has_numbers, (*values_of(trace), *trace.flat_heads))):
         return False
     bits = np.arange(rows) >> np.arange((rows - 1).bit_length())[:, None] & 1
     marked = np.concatenate([bits, 1 - bits]).astype(bool)
@@ -99,10 +99,15 @@ def _marks(out: Tensor, marked: np.ndarray) -> Tensor:
     return Tensor(xp.broadcast_to(lines, (marked.shape[0], *out.shape)))
 
 
+def _has_numbers(x: Tensor) -> bool:
+    """Whether numbers can be looked at: they are neither shapes alone nor those of many examples."""
+    return not isinstance(x.data, BatchedArray) and not BACKENDS[x.data.__class__].absorbs
+
+
 def _is_reached(x: Tensor, where: np.ndarray) -> bool:
-    """Whether something else than zero stands in these rows."""
-    if isinstance(x.data, BatchedArray) or BACKENDS[x.data.__class__].absorbs:
-        return True  # its numbers cannot be looked at
+    """Whether something else than zero stands in these rows, or may: what cannot be looked at."""
+    if not _has_numbers(x):
+        return True
     rows = asarray(where.reshape(*where.shape, *[1] * (x.ndim - 2)), device=x.device)
     return bool(TENSORS.any(TENSORS.logical_and(TENSORS.not_equal(x, 0), rows)))
 

@@ -49,9 +49,8 @@ def _around(x: Any, frame: Frame) -> Frame:
     if x.frame is frame.outer:
         return frame
     here = current_frame()
-    while here is not None and not here.owns(x):
-        here = here.outer
-    if here is None and not (frame.outer is not None and frame.outer.owns(x)):
+    walks = () if here is None else here.chain
+    if not any(around.owns(x) for around in walks) and not (frame.outer is not None and frame.outer.owns(x)):
         raise leaked()
     level, backend = x.frame.level + 1, x.frame.backend if x.frame.backend.absorbs else frame.backend
     kind = batched_backend(level).array_types[0]
@@ -115,15 +114,6 @@ ENTER = Op(vmap_enter, "op", [_pull_of_enter], [_entering], is_view=True)
 LEAVE = Op(vmap_leave, "op", [_entering], [_leaving], is_view=True)
 
 
-def _chain(frame: Frame | None) -> list[Frame]:
-    """A frame and those around it."""
-    found = []
-    while frame is not None:
-        found.append(frame)
-        frame = frame.outer
-    return found
-
-
 def _between(x: Any, source: Frame, target: Frame) -> Any:
     """An array of `source`, or of a twin of it in a walk that goes on, as one of `target`, a twin of `source`.
 
@@ -131,8 +121,8 @@ def _between(x: Any, source: Frame, target: Frame) -> Any:
     """
     if not source.owns(x):
         x = _enter(x, None, source)
-    ours, theirs = ({f.origin for f in _chain(frame)} for frame in (source, target))
-    frames = _chain(x.frame)
+    ours, theirs = ({f.origin for f in frame.chain} for frame in (source, target))
+    frames: list[Frame] = x.frame.chain
     for frame in frames:
         x = _leave(x, 0, frame)
     frames.reverse()  # so do the first axes stand
@@ -141,7 +131,7 @@ def _between(x: Any, source: Frame, target: Frame) -> Any:
     for frame in frames:
         if frame.origin not in ours:
             x = _enter(x, 0, frame)
-    for frame in reversed(_chain(target)):
+    for frame in reversed(target.chain):
         x = _enter(x, 0 if frame.origin in ours else None, frame)
     return x
 
@@ -185,7 +175,7 @@ def entered(x: Tensor, axis: int | None, frame: Frame) -> Tensor:
     """
     outer = frame.outer
     if outer is not None and not (
-        isinstance(x.data, BatchedArray) and any(f.origin is outer.origin for f in _chain(x.data.frame))
+        isinstance(x.data, BatchedArray) and any(f.origin is outer.origin for f in x.data.frame.chain)
     ):
         x = shared(x, outer)
     data = _enter(x.data, axis, frame)

@@ -47,6 +47,16 @@ class Frame:
         """The frame itself, or that which it is a twin of."""
         return self.twin_of or self
 
+    @property
+    def chain(self) -> "list[Frame]":
+        """The frame and those around it."""
+        found: list[Frame] = []
+        frame: Frame | None = self
+        while frame is not None:
+            found.append(frame)
+            frame = frame.outer
+        return found
+
     def owns(self, x: Any) -> bool:
         """Whether `x` is an array of this frame or of a twin."""
         return isinstance(x, BatchedArray) and x.frame.origin is self.origin

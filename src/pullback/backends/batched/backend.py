@@ -81,15 +81,6 @@ def _on_all_examples(known: Any, *args: Any, **kwargs: Any) -> Any:
     return frame.kind(beneath(kind)(*arrays, *args[count:], **kwargs), batched, frame)
 
 
-def innermost_of(frame: Frame) -> Frame:
-    """The current frame, if it is inside of this one; else this one."""
-    here = current_frame()
-    around = here
-    while around is not None and around is not frame:
-        around = around.outer
-    return here if here is not None and around is not None else frame
-
-
 class BatchedBackend(Backend):
     """Arrays of many examples that look like one. They stand beside arrays of any device, which all examples share."""
 
@@ -142,8 +133,9 @@ class BatchedBackend(Backend):
 
     @contextmanager
     def walking(self, array: Any) -> Iterator[None]:
-        here = innermost_of(array.frame)
-        with within(here), array.frame.backend.walking(numbers(array)):
+        here = current_frame()
+        stays = here is not None and array.frame in here.chain  # a walk inside of the array's frame
+        with within(here if stays else array.frame), array.frame.backend.walking(numbers(array)):
             yield
 
     def beside(self, array: Any) -> Any:
