@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import pullback as pb
+from pullback.core.op import ARRAYS
+from pullback.transforms.vmap import new_frame
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(3, 4)) / 2
@@ -96,3 +98,15 @@ def test_a_result_that_all_examples_share_has_the_gradient_of_all():
     assert found.numpy().tolist() == (8 * w).tolist()
     found = pb.grad(lambda w: pb.sum(pb.vmap(pb.vmap(lambda x: w * w))(x)))(w)
     assert found.numpy().tolist() == (16 * w).tolist()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_elementwise_ops_take_what_a_sum_of_all_is(kind):
+    """NumPy gives a number that is no array for the sum of an array; here one that all examples share."""
+    frame = new_frame(2, X)
+    number, ops = frame.array(kind(0.5), False), ARRAYS[frame.kind]
+    assert float(ops.tanh(number).data) == pytest.approx(np.tanh(0.5))
+    assert float(ops.tanh_slope(number, number).data) == pytest.approx(0.375)
+    rows = ops.add(frame.array(np.ones((2, 3), kind), True), number)
+    assert rows.batched
+    assert rows.data.tolist() == [[1.5] * 3] * 2

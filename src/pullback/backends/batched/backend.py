@@ -73,10 +73,12 @@ def _on_all_examples(known: Any, *args: Any, **kwargs: Any) -> Any:
     frame, operands = lowered(args[:count])
     kind: Any = None
     for o in operands:
-        if not isinstance(o.data, complex | float | int):
+        if not isinstance(o.data, complex | float | int | np.generic):
             if kind not in (None, o.data.__class__):  # of two devices
                 return run(*args, **kwargs)
             kind = o.data.__class__
+    if kind is None:  # numbers alone, as NumPy's sums of all are
+        return run(*args, **kwargs)
     arrays, batched = functions.aligned(space_beneath(frame, operands), operands)
     return frame.kind(beneath(kind)(*arrays, *args[count:], **kwargs), batched, frame)
 
