@@ -1,6 +1,6 @@
 """`python -m benchmarks [question ...] [--quick] [--threads N] [--json FILE]`.
 
-The number of threads is fixed here, before anything imports NumPy: libraries read it when they are loaded.
+The number of threads and cores is fixed here, before anything imports NumPy: libraries read it when they are loaded.
 """
 
 import argparse
@@ -27,14 +27,11 @@ def main() -> None:
     listed = "; ".join(f"{name}: {what}" for name, what in QUESTIONS.items())
     parser.add_argument("questions", nargs="*", choices=[*QUESTIONS, []], metavar="question", help=f"all, or {listed}")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds: shows that it runs, no figures")
-    parser.add_argument("--threads", type=int, default=1, help="threads of every library (default 1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads and cores of every library (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
 
-    for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM"):
-        os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
-    if options.threads == 1:  # XLA takes all cores or one
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    limit_threads(options.threads)
 
     from .runner import environment
 
@@ -46,6 +43,16 @@ def main() -> None:
         answers[question] = importlib.import_module(f".{question}", __package__).answer(quick=options.quick)
     if options.json:
         options.json.write_text(json.dumps({"environment": facts, "quick": options.quick, **answers}, indent=1) + "\n")
+
+
+def limit_threads(threads: int) -> None:
+    """No library takes more threads, nor more cores: only by its cores can XLA be limited (jax-ml/jax, issue 1539)."""
+    for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM"):
+        os.environ[f"{library}_NUM_THREADS"] = str(threads)
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
 
 
 if __name__ == "__main__":

@@ -483,6 +483,6 @@ def reaching(tape: Sequence[Equation], ends: Iterable[Any]) -> set[Any]:
     """The nodes of `tape` that depend on one of `ends`, and the ends."""
     live = set(ends)
     for e in tape:
-        if any(n in live for n in e.parents):
+        if not live.isdisjoint(e.parents):
             live.add(e)
     return live

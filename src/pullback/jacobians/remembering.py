@@ -46,8 +46,7 @@ def _form(trace: Trace) -> list[Any] | None:
         if OPS.get(op.name) is not op and op is not PART:
             return None
         form.append(op)
-        for n in e.parents:
-            form.append(places.get(n))
+        form += map(places.get, e.parents)
         for value in e.saved:
             form += _facts(value)
     for x in trace.outputs:

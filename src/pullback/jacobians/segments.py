@@ -92,7 +92,7 @@ class Route:
         Args:
             tape: Equations that lead from the node `end` to the value.
         """
-        return _executed(self.steps, tape, end, like, self.dtype, lambda step, walk: step.chunk)
+        return _Execution(tape, end, like, self.dtype, lambda step, walk: step.chunk).matrix(self.steps)
 
 
 # --- carrying it out --------------------------------------------------------------------------------------------------
@@ -136,22 +136,97 @@ def _stretches(links: Iterable[Link]) -> tuple[Link, ...]:
 Walk = Callable[[int], Any]  # how many of the first vectors -> where they arrive
 
 
-def _executed(
-    steps: Sequence[Step], tape: Sequence[Equation], end: Any, like: Any, dtype: Any,
-    chunk_of: Callable[[Step, Walk], int],
-) -> Any:  # fmt: skip
-    """The matrix that steps make along a tape; `chunk_of` tells how many vectors of a step are walked at once."""
-    stack: list[Any] = []
-    for step in steps:
-        if step.way == "product":
-            _multiply(stack, step.segment.outer_first)
-        elif step.way == "written":
-            stack.append(_written(tape, step.along[0], like, dtype))
+class _Execution:
+    """Steps carried out along a tape.
+
+    Attributes:
+        tape, end: Equations that lead from the node `end` to the value.
+        like: A raw array of the class and device of all matrices.
+        chunk_of: How many vectors of a step are walked at once.
+    """
+
+    def __init__(
+        self, tape: Sequence[Equation], end: Any, like: Any, dtype: Any, chunk_of: Callable[[Step, Walk], int]
+    ) -> None:
+        self.tape, self.end, self.dtype, self.chunk_of = tape, end, dtype, chunk_of
+        self.xp, self.ops = BACKENDS[like.__class__].beside(like), ARRAYS[like.__class__]
+        self.ones: dict[Shape, Any] = {}
+
+    def matrix(self, steps: Sequence[Step]) -> Any:
+        """The matrix that the last step makes."""
+        stack: list[Any] = []
+        for step in steps:
+            if step.way == "product":
+                _multiply(stack, step.segment.outer_first)
+            elif step.way == "written":
+                stack.append(self._written(step.along[0]))
+            else:
+                matrix = stack.pop() if step.takes else None
+                stack.append(self._walked(step, matrix))
+                matrix = None  # it would live on until the next walk
+        return stack.pop()
+
+    def _factors(self, link: Link) -> tuple[Any, Any]:
+        """(scale, matrix) of an explicit link: its Jacobian is diag(scale) matrix, without a scale the matrix."""
+        e, g = self.tape[link.start], None
+        if e.op.bound_first is not None:
+            g = self.ones.get(link.after)
+            if g is None:
+                g = self.ones[link.after] = self.xp.ones(link.after, dtype=self.dtype)
+            g = e.op.bound_first(self.ops, g, [e] + [None] * (len(e.parents) - 1), e.saved)
+        scale, matrix = e.op.bound_jacobian(self.ops, g, 0, e.saved)  # type: ignore[misc]
+        return scale if scale is None or scale.ndim == 1 else self.xp.reshape(scale, (-1,)), matrix
+
+    def _written(self, link: Link) -> Any:
+        """The Jacobian of an explicit link."""
+        scale, matrix = self._factors(link)
+        if scale is None:
+            return self.xp.asarray(matrix, copy=True)
+        return self.xp.reshape(scale, (-1, 1)) * matrix
+
+    def _walked(self, step: Step, matrix: Any) -> Any:
+        """Rows of a matrix pulled along a stretch, or its columns pushed; None stands for unit vectors."""
+        xp, pulls, count, length = self.xp, step.way == "pull", step.count, step.length
+        given = matrix if pulls or matrix is None else matrix.mT
+        stretch = [(link, self._factors(link) if link.is_explicit else None) for link in step.along]
+        if pulls:
+            stretch.reverse()
+
+        def walk(start: int, stop: int) -> Any:
+            if given is None:
+                vectors = units(xp.zeros(step.shape, dtype=self.dtype), start, stop - start)
+            else:
+                vectors = given if stop - start == count else given[start:stop, :]
+            for link, factors in stretch:
+                if factors is None:
+                    vectors = self._through(link, vectors, pulls)
+                else:
+                    vectors = _scaled_product(self._as_rows(vectors), *factors, pulls)
+            return self._as_rows(vectors)
+
+        chunk = self.chunk_of(step, lambda size: walk(0, size))
+        if chunk >= count:
+            out = walk(0, count)
         else:
-            matrix = stack.pop() if step.takes else None
-            stack.append(_walked(step, tape, end, matrix, like, dtype, chunk_of))
-            matrix = None  # it would live on until the next walk
-    return stack.pop()
+            out = xp.empty((count, length), dtype=self.dtype)
+            for start in range(0, count, chunk):
+                stop = min(start + chunk, count)
+                out = xp.scatter_set(out, slice(start, stop), walk(start, stop))
+        return out if pulls else out.mT
+
+    def _through(self, link: Link, vectors: Any, pulls: bool) -> Any:
+        """Vectors walked along equations."""
+        part, before = self.tape[link.start : link.stop], self.tape[link.start - 1] if link.start else self.end
+        vectors = self.xp.reshape(vectors, (vectors.shape[0], *(link.after if pulls else link.before)))
+        if pulls:
+            return rows_of(part, part[-1], before, vectors, {before, *part})
+        return columns_of(part, before, part[-1], vectors)
+
+    def _as_rows(self, vectors: Any) -> Any:
+        """Vectors of any shape, as the rows of a matrix."""
+        if vectors.ndim == 2:
+            return vectors
+        return self.xp.reshape(vectors, (vectors.shape[0], prod(vectors.shape[1:])))
 
 
 def _multiply(stack: list[Any], outer_first: bool) -> None:
@@ -160,64 +235,12 @@ def _multiply(stack: list[Any], outer_first: bool) -> None:
     stack.append(first @ second if outer_first else second @ first)
 
 
-def _factors(tape: Sequence[Equation], link: Link, like: Any, dtype: Any) -> tuple[Any, Any]:
-    """(scale, matrix) of an explicit link: its Jacobian is diag(scale) matrix, without a scale the matrix."""
-    e, ops, g = tape[link.start], ARRAYS[like.__class__], None
-    if e.op.bound_first is not None:
-        g = BACKENDS[like.__class__].beside(like).ones(link.after, dtype=dtype)
-        g = e.op.bound_first(ops, g, [e, *(None for _ in e.parents[1:])], e.saved)
-    found: tuple[Any, Any] = e.op.bound_jacobian(ops, g, 0, e.saved)  # type: ignore[misc]
-    return found
-
-
-def _written(tape: Sequence[Equation], link: Link, like: Any, dtype: Any) -> Any:
-    """The Jacobian of an explicit link."""
-    xp = BACKENDS[like.__class__].beside(like)
-    scale, matrix = _factors(tape, link, like, dtype)
-    return xp.asarray(matrix, copy=True) if scale is None else xp.reshape(scale, (-1, 1)) * matrix
-
-
-def _walked(
-    step: Step, tape: Sequence[Equation], end: Any, matrix: Any, like: Any, dtype: Any,
-    chunk_of: Callable[[Step, Walk], int],
-) -> Any:  # fmt: skip
-    """Rows of a matrix pulled along a stretch, or its columns pushed; None stands for unit vectors."""
-    xp = BACKENDS[like.__class__].beside(like)
-    pulls, count, length = step.way == "pull", step.count, step.length
-    given = matrix if pulls or matrix is None else matrix.mT
-    factors = {link: _factors(tape, link, like, dtype) for link in step.along if link.is_explicit}
-
-    def through(link: Link, vectors: Any) -> Any:
-        if link.is_explicit:
-            scale, matrix = factors[link]
-            vectors = xp.reshape(vectors, (vectors.shape[0], -1))
-            if pulls:
-                return (vectors if scale is None else vectors * xp.reshape(scale, (-1,))) @ matrix
-            return vectors @ matrix.mT if scale is None else (vectors @ matrix.mT) * xp.reshape(scale, (-1,))
-        part, before = tape[link.start : link.stop], tape[link.start - 1] if link.start else end
-        vectors = xp.reshape(vectors, (vectors.shape[0], *(link.after if pulls else link.before)))
-        if pulls:
-            return rows_of(part, part[-1], before, vectors, {before, *part})
-        return columns_of(part, before, part[-1], vectors)
-
-    def walk(start: int, stop: int) -> Any:
-        if given is None:
-            vectors = units(xp.zeros(step.shape, dtype=dtype), start, stop - start)
-        else:
-            vectors = given if stop - start == count else given[start:stop, :]
-        for link in reversed(step.along) if pulls else step.along:
-            vectors = through(link, vectors)
-        return xp.reshape(vectors, (stop - start, length))
-
-    chunk = chunk_of(step, lambda size: walk(0, size))
-    if chunk >= count:
-        out = walk(0, count)
-    else:
-        out = xp.empty((count, length), dtype=dtype)
-        for start in range(0, count, chunk):
-            stop = min(start + chunk, count)
-            out = xp.scatter_set(out, slice(start, stop), walk(start, stop))
-    return out if pulls else out.mT
+def _scaled_product(vectors: Any, scale: Any, matrix: Any, pulls: bool) -> Any:
+    """Rows pulled, or pushed, through diag(scale) matrix."""
+    if pulls:
+        return (vectors if scale is None else vectors * scale) @ matrix
+    pushed = vectors @ matrix.mT
+    return pushed if scale is None else pushed * scale
 
 
 # --- planning ---------------------------------------------------------------------------------------------------------
@@ -275,7 +298,7 @@ def _carried_out(
 
     steps = tuple(_steps_of(plan.plan, links))
     with metering(ledger):
-        _executed(steps, double, end, like, dtype, fitting)
+        _Execution(double, end, like, dtype, fitting).matrix(steps)
     steps = tuple(replace(step, chunk=chunks.get(id(step), 0)) for step in steps)
     return Route(links, plan, steps, dtype, ledger.total("forward").flops, ledger.peaks["forward"])
 
