@@ -1,6 +1,9 @@
 """The benchmarks compare equals: all contenders compute the same, and figures are the statistics they say."""
 
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +63,26 @@ def test_contenders_give_the_same_gradients_by_example(load):
     per_example.check(contenders)
     with pytest.raises(AssertionError, match="wrong computes something else"):
         per_example.check({**contenders, "wrong": lambda: [g + 1 for g in contenders["numpy"]()]})
+
+
+def test_contenders_give_the_same_jacobian(load):
+    jacobians = load("jacobians")
+    chain = jacobians.Chain([6, 2, 6, 3])
+    makers = {name: make for name, make in jacobians.CONTENDERS.items() if name.startswith(("numpy", "pullback"))}
+    contenders = {name: make(chain) for name, make in makers.items()}
+    assert np.shape(contenders["numpy, multi_dot"]()) == (3, 6)
+    jacobians.check(contenders)
+    with pytest.raises(AssertionError, match="wrong"):
+        jacobians.check({**contenders, "wrong": lambda: contenders["pullback, planned"]() * 1.01})
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are chosen on Linux alone")
+def test_one_thread_is_one_core_for_every_library():
+    code = "from benchmarks.__main__ import limit_threads; limit_threads(1); from pullback.costs.machine import cores; "
+    code += "from pullback.bench.racing import environment; print(cores(), environment(1)['cores'])"
+    root = Path(__file__).parents[1]
+    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1", "1"]
 
 
 def test_every_contender_runs_in_every_round(load):

@@ -11,11 +11,12 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
+
+from ..costs.machine import blas, cores, processor
 
 __all__ = ["Races", "collected", "environment", "in_turns", "installed", "race", "spread", "turn_of"]
 
@@ -27,8 +28,8 @@ T = TypeVar("T")
 def environment(threads: int) -> dict[str, Any]:
     """The facts that figures depend on; nothing that names a machine or a person."""
     found: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -38,9 +39,7 @@ def environment(threads: int) -> dict[str, Any]:
             found[library] = version(library)
         except PackageNotFoundError:
             found[library] = "not installed"
-    blas: Any = np.show_config(mode="dicts")
-    blas = blas["Build Dependencies"]["blas"]
-    found["blas of numpy"] = f"{blas['name']} {blas['version']}"
+    found["blas of numpy"] = blas()
     if hasattr(os, "getloadavg"):
         found["load before"] = round(os.getloadavg()[0], 1)
     return found
@@ -49,16 +48,6 @@ def environment(threads: int) -> dict[str, Any]:
 def installed(contenders: Mapping[str, T]) -> dict[str, T]:
     """Those contenders whose library, the part of their name before a comma, can be imported here."""
     return {name: make for name, make in contenders.items() if find_spec(name.partition(",")[0])}
-
-
-def _processor() -> str:
-    """The model of the CPU, and the family where the model is not told."""
-    listing = Path("/proc/cpuinfo")
-    if not listing.exists():
-        return platform.processor() or platform.machine()
-    lines = (line.partition(":") for line in listing.read_text().splitlines() if ":" in line)
-    facts = {name.strip(): value.strip() for name, _, value in lines}
-    return f"{facts.get('model name', platform.machine())}, family {facts.get('cpu family', '?')}"
 
 
 def race(contenders: Mapping[str, Callable[[], Any]], rounds: int, turn: float = 0.02) -> Races:

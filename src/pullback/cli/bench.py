@@ -14,6 +14,7 @@ from ..bench.picture import draw_products
 from ..bench.products import Case, Products, Row
 from ..bench.racing import environment
 from ..bench.strategies import STRATEGIES
+from ..costs.machine import cores
 from ..costs.tables import count_text
 
 __all__ = ["add_to"]
@@ -37,7 +38,8 @@ def _add_products(kinds: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Time ways to differentiate layers x = tanh(x @ w) over their width; all take turns in one run.\n"
         "Writes products.json, products.csv and products.png. Ctrl-C keeps what is measured.",
-        epilog=f"strategies:\n{listed}\n\nFor figures fix the threads: OMP_NUM_THREADS=1 pullback bench products",
+        epilog=f"strategies:\n{listed}\n\nFor figures keep to one core: taskset -c 0 pullback bench products\n"
+        "OMP_NUM_THREADS=1 limits NumPy and PyTorch, but not JAX.",
     )
     what = parser.add_argument_group("what is measured")
     what.add_argument(
@@ -207,9 +209,9 @@ def _kept(run: Callable[[], None], write: Callable[[], None]) -> None:
 
 
 def _threads() -> int:
-    """The threads that the environment asks for; else the cores."""
+    """The threads that the environment asks for, and no more than there are cores to use."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
+    return min(int(asked), cores()) if asked.isdecimal() and int(asked) else cores()
 
 
 # --- reading options --------------------------------------------------------------------------------------------------

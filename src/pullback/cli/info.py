@@ -6,9 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, distributions, version
 from typing import Any
 
-import numpy as np
-
 from ..backends import backend_for
+from ..costs.machine import blas, cores, processor
 from ..errors import DeviceError
 
 __all__ = ["add_to"]
@@ -27,9 +26,8 @@ def run(_: argparse.Namespace) -> None:
     """Print the facts, one a line."""
     facts = {"pullback": version("pullback"), "python": f"{platform.python_version()} on {platform.platform()}"}
     facts |= {library: _version(library) for library in LIBRARIES} | {"cupy": _cupy()}
-    facts |= {"device cpu": f"{_processor()}, {_cores()} cores"} | _devices("cuda") | _devices("meta")
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    facts |= {"blas of numpy": f"{blas['name']} {blas['version']}"} | _threads()
+    facts |= {"device cpu": f"{processor()}, {cores()} cores"} | _devices("cuda") | _devices("meta")
+    facts |= {"blas of numpy": blas()} | _threads()
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:<{width}}  {value}")
@@ -54,14 +52,6 @@ def _devices(kind: str) -> dict[str, str]:
         return {f"device {name}": what for name, what in backend_for(kind).devices().items()}
     except DeviceError as error:
         return {f"device {kind}": f"none: {error}"}
-
-
-def _processor() -> str:
-    return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _threads() -> dict[str, str]:

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 from ..backends import Backend
 from ..backends.cache import cache_folder
 from ..errors import CheckpointError
 from ..io.atomic import replacing
+from .machine import blas, cores, processor
 
 __all__ = ["Rate", "copy_rate", "matmul_rate"]
 
@@ -120,30 +120,7 @@ def _facts(backend: Backend) -> dict[str, str]:
     facts = {"library": f"{library.__name__} {getattr(library, '__version__', '')}"}
     if backend.name != "cpu":
         return facts | {"device": next(iter(backend.devices().values()))}
-    return facts | {"device": _processor(), "blas": _blas(), "threads": _threads()}
-
-
-@cache
-def _processor() -> str:
-    """The model of the processor."""
-    import platform
-
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as listing:
-            lines = (line.partition(":") for line in listing)
-            return next(value.strip() for name, _, value in lines if name.strip() == "model name")
-    except (OSError, StopIteration):
-        return f"{platform.processor() or platform.machine()} of {platform.system()}"
-
-
-@cache
-def _blas() -> str:
-    """The library that multiplies matrices for NumPy."""
-    import numpy as np
-
-    facts: Any = np.show_config(mode="dicts")
-    found = facts["Build Dependencies"]["blas"]
-    return f"{found.get('name')} {found.get('version')}"
+    return facts | {"device": processor(), "blas": blas(), "threads": _threads()}
 
 
 def _threads() -> str:
@@ -151,9 +128,8 @@ def _threads() -> str:
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         asked = [f"{name}={os.environ[name]}" for name in _BLAS if name in os.environ]
-        return " ".join([f"{cores} cores", *asked])
+        return " ".join([f"{cores()} cores", *asked])
     pools = sorted((str(p["user_api"]), int(p["num_threads"])) for p in threadpool_info())
     return " ".join(f"{kind}={count}" for kind, count in pools if kind == "blas") or "1"
 
