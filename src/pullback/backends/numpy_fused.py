@@ -59,9 +59,9 @@ def _where_positive(out: Any, g: Any) -> Any:
 
 
 def linear(plain: Plain, x: Any, w: Any, b: Any = None) -> Any:
-    """Matrices of one dtype; `dot` starts sooner than `@`."""
+    """A vector or a matrix, and a matrix, of one dtype; `dot` starts sooner than `@`."""
     dtype = w.dtype
-    if x.ndim != 2 or w.ndim != 2 or x.dtype is not dtype or (dtype is not _FLOAT32 and dtype is not _FLOAT64):
+    if not 0 < x.ndim < 3 or w.ndim != 2 or x.dtype is not dtype or (dtype is not _FLOAT32 and dtype is not _FLOAT64):
         return plain(x, w, b)
     if b is not None and (b.shape != w.shape[1:] or b.dtype is not dtype):
         return plain(x, w, b)
