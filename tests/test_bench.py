@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from itertools import pairwise
+from time import sleep
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,6 +123,20 @@ def test_a_slow_contender_is_called_once_a_turn():
     calls.clear()
     assert turn() > 0
     assert len(calls) == 1
+
+
+def test_what_is_compiled_at_the_first_call_is_no_part_of_a_turn():
+    calls = []
+
+    def contender():
+        if not calls:
+            sleep(0.2)
+        calls.append(sum(range(1000)))
+
+    turn = racing.turn_of(contender, 0.02)
+    before = len(calls)
+    assert turn() < 0.01
+    assert len(calls) - before > 3
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

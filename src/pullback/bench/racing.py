@@ -80,7 +80,11 @@ def collected(measured: Iterable[tuple[str, float]]) -> Races:
 
 
 def turn_of(contender: Callable[[], Any], turn: float) -> Callable[[], float]:
-    """A function that runs `contender` for about `turn` seconds and gives the seconds of one call."""
+    """A function that runs `contender` for about `turn` seconds and gives the seconds of one call.
+
+    How many calls that are is found out here, after a first call, in which some compile, load or plan.
+    """
+    contender()
     count, taken = 1, 0.0
     while taken < turn / 4:
         start = perf_counter()
