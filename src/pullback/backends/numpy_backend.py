@@ -27,6 +27,17 @@ _minimum: Any = np.minimum.reduce
 
 SMALL_BROADCAST = 1 << 13  # numbers up to which a broadcast copy is faster than `np.broadcast_to`
 SMALL_SCATTER = 1 << 10  # numbers up to which `np.add.at` by itself is faster
+MAPPED = (1 << 25) - (1 << 13)  # bytes of the largest block that moves glibc's threshold, which is 32 MiB at the most
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep freed arrays of up to 32 MiB at hand, 64 MiB in all, as after a large array was let go.
+
+    glibc gives what lies above a threshold back to the system, and takes it again page by page: more than half the time
+    of a Jacobian of 1024 by 1024. The threshold follows the largest block that was freed (mallopt(3)), so one is made,
+    which takes no page, and let go. `MALLOC_TRIM_THRESHOLD_` or `MALLOC_MMAP_THRESHOLD_` in the environment hold it.
+    """
+    np.empty(MAPPED, "u1")
 
 
 def _sum(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
@@ -133,6 +144,7 @@ class NumpyBackend(Backend):
     fused = staticmethod(fused)
 
     def __init__(self) -> None:
+        _keep_freed_memory()
         self.xp = Namespace(
             np,
             sum=_sum,
