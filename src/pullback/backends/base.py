@@ -126,6 +126,9 @@ class Backend:
         """Bytes that arrays could still take; None where it cannot be told."""
         return None
 
+    def keep_freed_memory(self) -> None:
+        """Have the memory of large arrays that are let go at hand for the next ones, where the system would take it."""
+
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
 

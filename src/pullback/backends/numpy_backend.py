@@ -6,6 +6,7 @@ Reductions go straight to the ufuncs: a third of the time of `np.sum` on small a
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from math import isfinite, prod
 from time import perf_counter
 from typing import Any
@@ -30,6 +31,7 @@ SMALL_SCATTER = 1 << 10  # numbers up to which `np.add.at` by itself is faster
 MAPPED = (1 << 25) - (1 << 13)  # bytes of the largest block that moves glibc's threshold, which is 32 MiB at the most
 
 
+@cache
 def _keep_freed_memory() -> None:
     """Have malloc keep freed arrays of up to 32 MiB at hand, 64 MiB in all, as after a large array was let go.
 
@@ -142,9 +144,9 @@ class NumpyBackend(Backend):
     update_sgd = staticmethod(update_sgd)
     update_adam = staticmethod(update_adam)
     fused = staticmethod(fused)
+    keep_freed_memory = staticmethod(_keep_freed_memory)
 
     def __init__(self) -> None:
-        _keep_freed_memory()
         self.xp = Namespace(
             np,
             sum=_sum,

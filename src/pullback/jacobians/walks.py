@@ -102,9 +102,10 @@ def columns_by(
 
 def stacked(walk: Callable[..., Any], like: Tensor, chunk: int, shapes: Sequence[Any]) -> list[Tensor]:
     """What `walk` makes of all unit vectors of the shape of `like`, `chunk` at a time: arrays (like.size, *shape)."""
-    size = like.size
+    size, backend = like.size, BACKENDS[like.data.__class__]
+    backend.keep_freed_memory()
     if not size:
-        xp = BACKENDS[like.data.__class__].beside(like.data)
+        xp = backend.beside(like.data)
         return [Tensor(xp.zeros((0, *shape), dtype=like.dtype)) for shape in shapes]
     parts = [walk(Tensor(units(like.data, start, min(chunk, size - start)))) for start in range(0, size, chunk)]
     if len(parts) == 1:
