@@ -65,11 +65,20 @@ def test_layers(data, dtype, shape, width, has_bias):
         tolerance = 4 * float(np.finfo(dtype).eps) * 60
         for name in ("linear", "linear_relu"):
             same(quick(name)(x, w, b), plain(name)(x, w, b), tolerance)
+            for row in (*x[:2], *x[:2, ::-1]):
+                same(quick(name)(row, w, b), plain(name)(row, w, b), tolerance)
 
 
 @pytest.mark.parametrize("name", ["linear", "linear_relu"])
 @pytest.mark.parametrize(
-    "shapes", [((2, 3), (4, 5), (5,)), ((2, 3), (3, 5), (1,)), ((2, 3), (3,), (3,)), ((2, 3), (3, 5), (2, 5))]
+    "shapes",
+    [
+        ((2, 3), (4, 5), (5,)),
+        ((3,), (4, 5), (5,)),
+        ((2, 3), (3, 5), (1,)),
+        ((2, 3), (3,), (3,)),
+        ((2, 3), (3, 5), (2, 5)),
+    ],
 )
 def test_layers_refuse_what_does_not_fit(name, shapes):
     x, w, b = (pb.tensor(np.ones(shape, "f4")) for shape in shapes)
@@ -107,6 +116,7 @@ def test_the_common_case_is_not_left_to_the_plain_body():
     labels = np.array([0, 4, 2, 1])
     hidden = fused("linear_relu", refused)(x, w, b)
     fused("linear", refused)(x, w)
+    fused("linear", refused)(x[0], w)
     fused("relu_slope", refused)(hidden, hidden)
     fused("bias_slope", refused)(hidden, hidden, b, "relu")
     _, probabilities = fused("cross_entropy", refused)(hidden, labels)
