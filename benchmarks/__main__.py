@@ -30,6 +30,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads and cores of every library (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
+    if options.threads < 1:
+        parser.error(f"--threads is a whole number above 0; got {options.threads}")
 
     limit_threads(options.threads)
 

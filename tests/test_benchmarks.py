@@ -77,12 +77,20 @@ def test_contenders_give_the_same_jacobian(load):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are chosen on Linux alone")
-def test_one_thread_is_one_core_for_every_library():
+def test_one_thread_is_one_core():
     code = "from benchmarks.__main__ import limit_threads; limit_threads(1); from pullback.costs.machine import cores; "
     code += "from pullback.bench.racing import environment; print(cores(), environment(1)['cores'])"
     root = Path(__file__).parents[1]
     found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["1", "1"]
+
+
+@pytest.mark.parametrize("threads", ["0", "-1"])
+def test_less_than_one_thread_is_refused(load, monkeypatch, capsys, threads):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--threads", threads])
+    with pytest.raises(SystemExit):
+        load("__main__").main()
+    assert f"--threads is a whole number above 0; got {threads}" in capsys.readouterr().err
 
 
 def test_every_contender_runs_in_every_round(load):

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from ..core.op import OPS
 from ..core.tape import PART
@@ -12,6 +13,7 @@ __all__ = ["remembered"]
 
 T = TypeVar("T")
 _known: OrderedDict[Any, Any] = OrderedDict()
+_forms: WeakKeyDictionary[Trace, Any] = WeakKeyDictionary()  # mode "auto" asks twice
 _MOST, _UNKNOWN, _PLAIN = 256, object(), {type(None), bool, int, float, str}
 
 
@@ -21,7 +23,9 @@ def remembered(what: Any, trace: Trace, make: Callable[[], T]) -> T:
     Only of ops of the table: a checkpointed or mapped function, or one with rules of its own, writes an op or a frame
     that is never met again and holds the arrays of its call.
     """
-    form = _form(trace)
+    form = _forms.get(trace, _UNKNOWN)
+    if form is _UNKNOWN:
+        form = _forms[trace] = _form(trace)
     if form is None:
         return make()
     key = (what, *form)

@@ -139,7 +139,7 @@ Walk = Callable[[int], Any]  # how many of the first vectors -> where they arriv
 class _Execution:
     """Steps carried out along a tape.
 
-    Attributes:
+    Args:
         tape, end: Equations that lead from the node `end` to the value.
         like: A raw array of the class and device of all matrices.
         chunk_of: How many vectors of a step are walked at once.
