@@ -1,9 +1,8 @@
 """checkpoint: the same values and derivatives of every order, in less memory, for one more run."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
+from traced_memory import traced_memory
 
 import pullback as pb
 
@@ -152,11 +151,7 @@ def test_an_error_in_the_second_run_leaves_gradients_as_they_were():
 
 def peak_of(f, x):
     """Peak of memory, in arrays like x, of a gradient of the sum of f."""
-    pb.grad(lambda v: pb.sum(f(v)))(x[:10])
-    tracemalloc.start()
-    pb.grad(lambda v: pb.sum(f(v)))(x)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    _, peak, _ = traced_memory(lambda: pb.grad(lambda v: pb.sum(f(v)))(x))
     return peak / x.nbytes
 
 

@@ -2,11 +2,11 @@
 
 import json
 import threading
-import tracemalloc
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from traced_memory import traced_memory
 
 import pullback as pb
 from pullback.core.define import Array, op
@@ -208,13 +208,11 @@ def test_products_are_those_that_torch_counts():
 
 
 def test_a_net_that_fits_into_no_memory_is_costed():
-    tracemalloc.start()
-    try:
+    def costed():
         model = pb.nn.MLP((8192,) * 9, "relu", device="meta")
-        report = pb.cost(model, pb.zeros((8192, 8192), device="meta"))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+        return pb.cost(model, pb.zeros((8192, 8192), device="meta"))
+
+    report, peak, _ = traced_memory(costed)
     assert report.forward.count.matmul_flops == 8 * 2 * 8192**3
     assert report.vjp.count.matmul_flops == 15 * 2 * 8192**3
     assert peak < 20e6

@@ -1,9 +1,8 @@
 """pb.hessian: against central differences of the gradient, symmetric, in chunks, within the memory asked for."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
+from traced_memory import traced_memory
 
 import pullback as pb
 from pullback.backends.meta.metering import metering
@@ -173,14 +172,7 @@ def test_a_limit_of_memory_is_kept():
     x = RNG.normal(size=200)
     whole = pb.hessian(f)(x).numpy()
     for limit in (3_000_000, 1_300_000):
-        derivative = pb.hessian(f, memory_limit=limit)
-        derivative(x)  # what is made once
-        tracemalloc.start()
-        try:
-            found = derivative(x)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+        found, peak, _ = traced_memory(lambda limit=limit: pb.hessian(f, memory_limit=limit)(x))
         assert peak <= limit
         np.testing.assert_allclose(found.numpy(), whole, rtol=1e-9, atol=1e-12)
     with pytest.raises(DeviceMemoryError, match=r"hessian: one vector .* memory_limit is 1,000"):

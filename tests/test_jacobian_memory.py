@@ -1,10 +1,10 @@
 """Jacobians within a limit of memory: what is allocated is measured, and the numbers are the same."""
 
-import tracemalloc
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from traced_memory import traced_memory
 
 import pullback as pb
 from pullback.errors import DeviceMemoryError
@@ -25,17 +25,6 @@ def net(*sizes, op=pb.linear_tanh):
     return f, rng.normal(size=sizes[0]).astype("float32"), 2 * 4 * sum(sizes)  # what two ops for a layer save
 
 
-def measured(run):
-    """What `run` gives, and the most bytes that lived at once meanwhile."""
-    run()  # what is made once
-    tracemalloc.start()
-    try:
-        found = run()
-        return found, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 def ops_apart(x, w):
     return pb.tanh(x @ w)
 
@@ -45,7 +34,7 @@ def test_walks_go_in_chunks_that_fit(mode):
     f, x, _ = net(*[200] * 5, op=ops_apart)
     whole = pb.jacobian(f, mode=mode)(x).numpy()
     for limit in (2_000_000, 600_000):
-        found, peak = measured(lambda limit=limit: pb.jacobian(f, mode=mode, memory_limit=limit)(x))
+        found, peak, _ = traced_memory(lambda limit=limit: pb.jacobian(f, mode=mode, memory_limit=limit)(x))
         assert peak <= limit
         np.testing.assert_allclose(found.numpy(), whole, rtol=1e-4, atol=1e-6)
     with pytest.raises(DeviceMemoryError, match="memory_limit is 1,000"):
@@ -75,7 +64,7 @@ def test_plans_are_made_for_the_memory_that_there_is(name):
         planned = pb.plan_jacobian(f, x, memory_limit=limit).modes["planned"]
         assert planned.nbytes <= limit
         flops.append(planned.flops)
-        found, peak = measured(lambda limit=limit: pb.jacobian(f, mode="planned", memory_limit=limit)(x))
+        found, peak, _ = traced_memory(lambda limit=limit: pb.jacobian(f, mode="planned", memory_limit=limit)(x))
         assert peak <= limit + saved + PYTHON
         np.testing.assert_allclose(found.numpy(), whole, rtol=1e-4, atol=1e-5)
     assert flops == sorted(flops)  # less memory, more work
@@ -96,20 +85,19 @@ def test_blocks_stay_within_a_limit(mode):
     f, x, whole = rows_apart()
     limit = whole + 2_000_000
     assert pb.plan_jacobian(f, x, memory_limit=limit).choice == "blocks"
-    found, peak = measured(lambda: pb.jacobian(f, mode=mode, memory_limit=limit)(x))
+    found, peak, _ = traced_memory(lambda: pb.jacobian(f, mode=mode, memory_limit=limit)(x))
     assert peak <= limit
     np.testing.assert_allclose(found.numpy(), pb.jacobian(f, mode="reverse")(x).numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_whether_there_are_blocks_is_not_tried_where_they_would_not_fit():
     f, x, _ = rows_apart()
-    tracemalloc.start()
-    try:
+
+    def refused():
         with pytest.raises(DeviceMemoryError, match="with the result itself"):
             pb.jacobian(f, mode="blocks", memory_limit=200_000)(x)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+
+    _, peak, _ = traced_memory(refused)
     assert peak < 6 * x.nbytes  # to try it pulls twelve cotangents of the size of x
 
 
@@ -137,7 +125,7 @@ def test_a_diagonal_is_refused_where_it_does_not_fit():
     x = np.random.default_rng(2).normal(size=900).astype("float32")
     f = lambda x: pb.sin(x) * pb.cos(x)  # noqa: E731
     most = pb.plan_jacobian(f, x).modes["diagonal"].nbytes
-    _, peak = measured(lambda: pb.jacobian(f, mode="diagonal", memory_limit=most)(x))
+    _, peak, _ = traced_memory(lambda: pb.jacobian(f, mode="diagonal", memory_limit=most)(x))
     assert peak <= most + PYTHON
     with pytest.raises(DeviceMemoryError, match=f"mode='diagonal' takes {most:,} bytes"):
         pb.jacobian(f, mode="diagonal", memory_limit=most - 1)(x)

@@ -1,9 +1,8 @@
 """Memory of a training step: what the tape keeps, in bytes, and the peak during a backward."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
+from traced_memory import traced_memory
 
 import pullback as pb
 from pullback.core.tape import tape_of
@@ -62,46 +61,33 @@ def test_the_tape_keeps_no_bias_and_no_pre_activation():
 def test_the_peak_of_a_step_is_parameters_gradients_activations_and_two_temporaries(activation):
     """In the first backward and in later ones, where the last step's gradients are still there when it begins."""
     bound = PARAMETERS + GRADIENTS + LAYERS * ACTIVATION + 2 * ACTIVATION + BOOKKEEPING
-    pb.sum(activation(make_parameters()[0][0])).backward()  # what is loaded at the first use is loaded now
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+
+    def steps():
         parameters = make_parameters()
-        tracemalloc.reset_peak()
         for _ in range(3):
             forward(parameters, activation).backward()
-            peak = tracemalloc.get_traced_memory()[1] - before
-            assert peak <= bound, f"{peak / ACTIVATION:.2f} activations; allowed are {bound / ACTIVATION:.2f}"
             for pair in parameters:
                 for x in pair:
                     x.zero_grad()
-        assert peak >= PARAMETERS + LAYERS * ACTIVATION, "the measurement sees NumPy's arrays"
-    finally:
-        tracemalloc.stop()
+
+    _, peak, _ = traced_memory(steps)
+    assert peak <= bound, f"{peak / ACTIVATION:.2f} activations; allowed are {bound / ACTIVATION:.2f}"
+    assert peak >= PARAMETERS + LAYERS * ACTIVATION, "the measurement sees NumPy's arrays"
 
 
 def test_after_a_backward_parameters_and_gradients_are_left():
-    forward(make_parameters(), pb.tanh).backward()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+    def step():
         parameters = make_parameters()
         loss = forward(parameters, pb.tanh)
         loss.backward()
-        left = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
+        return parameters, loss
+
+    _, _, left = traced_memory(step)
     assert PARAMETERS + GRADIENTS <= left <= PARAMETERS + GRADIENTS + BOOKKEEPING
 
 
 def test_a_forward_without_recording_keeps_two_activations():
     parameters = make_parameters()
     with pb.no_grad():
-        tracemalloc.start()
-        try:
-            before = tracemalloc.get_traced_memory()[0]
-            forward(parameters, pb.tanh)
-            peak = tracemalloc.get_traced_memory()[1] - before
-        finally:
-            tracemalloc.stop()
+        _, peak, _ = traced_memory(lambda: forward(parameters, pb.tanh))
     assert peak <= 3 * ACTIVATION + BOOKKEEPING, "the input of a layer, its product, and the sum with the bias"

@@ -3,13 +3,13 @@
 import copy
 import operator
 import pickle
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from counting_backend import Counts
+from traced_memory import traced_memory
 
 import pullback as pb
 from pullback.backends.meta.metering import metering
@@ -237,18 +237,17 @@ def test_random_numbers_that_are_not_there_are_not_taken_from_the_stream():
 
 
 def test_what_is_huge_takes_no_memory():
-    counts = Counts()
-    tracemalloc.start()
-    try:
+    def run():
+        counts = Counts()
         with metering(counts):
             cube = zeros(HUGE, HUGE, HUGE)
             turned = pb.permute_dims(cube, (2, 0, 1))[:, ::-1, ::2]
             total = pb.sum(pb.dropout(turned + 1.0, 0.5, 1) @ zeros(HUGE // 2, 3))
             model = pb.nn.MLP((HUGE,) * 5, device="meta")
             pb.sum(model(pb.random.normal((HUGE, HUGE), device="meta"))).backward()
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+        return counts, cube, total
+
+    (counts, cube, total), peak, _ = traced_memory(run)
     assert peak < 2_000_000
     assert total.shape == ()
     assert counts.multiply_adds == HUGE * HUGE * (HUGE // 2) * 3 + (4 + 4 + 3) * HUGE**3

@@ -1,13 +1,13 @@
 """Optimizers against their formulas written out number by number, and what they do to the arrays."""
 
 import threading
-import tracemalloc
 
 import array_api_strict
 import numpy as np
 import pytest
 from optim_cases import MAKERS, each_optimizer, flat, give_gradients, leaves, map_shapes, numbers, same
 from strict_backend import StrictBackend
+from traced_memory import traced_memory
 
 import pullback as pb
 from pullback import trees
@@ -337,11 +337,7 @@ def test_a_step_allocates_next_to_nothing():
     x = pb.tensor(np.zeros(1 << 20, "float32"), requires_grad=True)
     x.grad = np.ones(1 << 20, "float32")
     optimizer = pb.optim.AdamW([x])
-    optimizer.step()
-    tracemalloc.start()
-    optimizer.step()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    _, peak, _ = traced_memory(optimizer.step)
     assert peak < 50_000, peak
 
 
