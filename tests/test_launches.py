@@ -61,6 +61,23 @@ def test_mapped_activations_are_one_launch_for_all_examples():
     assert max(counts.values()) > 5
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "cross_entropy", "cross_entropy of several rows"])
+def test_mapped_rows_are_one_launch_for_all_examples(name):
+    """Forward and backward; an example's mean of losses takes two more, and so does its cotangent shared out."""
+    several = name.endswith("rows")
+    with device(kernels_on=True):
+        x = pb.ones((4, 8, 6) if several else (4, 6), dtype="float32", device="cuda")
+        labels = pb.zeros(x.shape[:-1], dtype="int64", device="cuda")
+        f = pb.vmap(pb.cross_entropy if name.startswith("cross") else lambda row, _: getattr(pb, name)(row))
+        for _ in range(2):  # what is loaded once is loaded first
+            with watched() as forward:
+                out, pull = pb.vjp(lambda rows: f(rows, labels), x)
+            cotangent = pb.ones_like(out)
+            with watched() as backward:
+                pull(cotangent)
+        assert (len(forward), len(backward)) == ((3, 3) if several else (1, 1))
+
+
 def test_the_table_is_printed(counts, capsys, monkeypatch):
     monkeypatch.setattr("stand_in_cupy.__main__.table", lambda: counts)
     show()

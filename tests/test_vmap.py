@@ -9,7 +9,7 @@ import stand_in_cupy
 import strict_backend
 
 import pullback as pb
-from pullback.errors import ArgumentError, DeviceError, DtypeError, NonFiniteError, ShapeError
+from pullback.errors import ArgumentError, DeviceError, DtypeError, IndexingError, NonFiniteError, ShapeError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 5))
@@ -360,6 +360,13 @@ def test_a_mask_that_all_examples_share_chooses():
 def test_axes_that_do_not_fit_are_told(axes, args, error, told):
     with pytest.raises(error, match=told):
         pb.vmap(lambda *args: args[0], **axes)(*args)
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_index": 0}, {"label_smoothing": 0.1}])
+def test_a_wrong_label_is_named_with_its_place_among_all_examples(options):
+    logits, labels = np.zeros((4, 2, 3)), np.array([[0, 1], [2, 0], [1, 5], [0, 0]])
+    with pytest.raises(IndexingError, match=r"cross_entropy: label 5 \(number 5\) is out of range for 3 classes"):
+        pb.vmap(lambda x, y: pb.cross_entropy(x, y, **options))(logits, labels)
 
 
 def test_what_is_no_function_is_told():

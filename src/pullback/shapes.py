@@ -28,6 +28,8 @@ def normalize_axis(axis: int, ndim: int) -> int:
 
 def normalize_axes(axis: Axis | Sequence[int], ndim: int) -> tuple[int, ...]:
     """All axes named by `axis` (None means every one), counted from the front, in the order given."""
+    if axis.__class__ is int:
+        return (normalize_axis(axis, ndim),)
     if axis is None:
         return tuple(range(ndim))
     given = axis if isinstance(axis, Sequence) and not isinstance(axis, str) else (axis,)
@@ -35,6 +37,11 @@ def normalize_axes(axis: Axis | Sequence[int], ndim: int) -> tuple[int, ...]:
     if len(set(axes)) != len(axes):
         raise ShapeError(f"axis {axis} names the same axis twice; name each once")
     return axes
+
+
+def example_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """`axis` of one example, in an array of `ndim` dimensions that has examples along its first axis."""
+    return tuple([a + 1 for a in normalize_axes(axis, ndim - 1)])
 
 
 def reduced_axes(axis: Axis | Sequence[int], ndim: int) -> Axis:

@@ -20,7 +20,7 @@ def flatten(tree: Any) -> tuple[list[Any], "optree.PyTreeSpec"]:
     import optree
 
     leaves, spec = optree.tree_flatten(tree, namespace=_NAMESPACE)
-    fresh = {type(leaf) for leaf in leaves if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)}
+    fresh = [kind for kind in {type(leaf) for leaf in leaves} if dataclasses.is_dataclass(kind)]
     if not fresh:
         return leaves, spec
     for kind in fresh:

@@ -118,6 +118,15 @@ class Backend:
         what runs it on those, which `beneath` gives for their class."""
         return run
 
+    def by_rule(
+        self, batching: Callable[..., Any], names: Sequence[str], inputs: Sequence[str], run: Callable[..., Any],
+        beneath: Callable[[type], Any],
+    ) -> Callable[..., Any]:  # fmt: skip
+        """What runs an op with a batching rule here: `run` (from `fused`), or, where arrays stand on others, the rule
+        with the ops on those, which `beneath` gives for their class. Arguments have `names`, those of arrays are
+        `inputs`."""
+        return run
+
     def out_of_memory(self, error: MemoryError) -> MemoryError:
         """The named error for an allocation of this backend that failed."""
         return error

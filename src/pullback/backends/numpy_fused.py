@@ -113,13 +113,13 @@ def cross_entropy(
     plain: Plain, logits: Any, labels: Any, label_smoothing: Any = 0.0, ignore_index: Any = None,
     class_weights: Any = None, reduction: Any = "mean",
 ) -> Any:  # fmt: skip
-    """The mean over rows of logits, each with an integer label."""
+    """Of rows of logits, each with an integer label: one by one, or their mean."""
     shape = logits.shape
-    if label_smoothing or ignore_index is not None or class_weights is not None or reduction != "mean":
+    if label_smoothing or ignore_index is not None or class_weights is not None or reduction not in ("mean", "none"):
         return plain(logits, labels, label_smoothing, ignore_index, class_weights, reduction)
     dtype = logits.dtype
     if len(shape) != 2 or (dtype is not _FLOAT32 and dtype is not _FLOAT64) or not _are_labels(labels, shape):
-        return plain(logits, labels)
+        return plain(logits, labels, reduction=reduction)
     rows, classes = shape
     p = logits - _largest(logits, 1, None, None, True)
     losses = p.reshape(-1)[_counted(rows, classes) + labels]
@@ -127,7 +127,7 @@ def cross_entropy(
     sums = p.dot(_ONES[dtype][:classes, None]) if p.size < _SMALL else _add(p, 1, None, None, True)
     p /= sums
     np.subtract(np.log(sums, sums)[:, 0], losses, losses)
-    return _add(losses) / rows, p
+    return losses if reduction == "none" else _add(losses) / rows, p
 
 
 def _are_labels(labels: Any, shape: tuple[int, int]) -> bool:
@@ -143,15 +143,15 @@ def cross_entropy_slope(
     class_weights: Any = None, reduction: Any = "mean",
 ) -> Any:  # fmt: skip
     """The slope of the same; the labels were looked at there."""
-    if label_smoothing or ignore_index is not None or class_weights is not None or reduction != "mean":
+    if label_smoothing or ignore_index is not None or class_weights is not None or reduction not in ("mean", "none"):
         return plain(g, probabilities, labels, label_smoothing, ignore_index, class_weights, reduction)
     dtype = probabilities.dtype
     if probabilities.ndim != 2 or dtype not in _ZEROS or not labels.size or labels.dtype not in _UNSIGNED:
-        return plain(g, probabilities, labels)
-    if g.__class__ is float or g.dtype is not dtype:
-        return plain(g, probabilities, labels)
-    share = g / labels.shape[0]
-    slope = probabilities * share
+        return plain(g, probabilities, labels, reduction=reduction)
+    if g.__class__ is float or g.dtype is not dtype or g.shape != (labels.shape if reduction == "none" else ()):
+        return plain(g, probabilities, labels, reduction=reduction)
+    share = g if reduction == "none" else g / labels.shape[0]
+    slope = probabilities * (share[:, None] if share.ndim else share)
     slope.reshape(-1)[_counted(*slope.shape) + labels] -= share
     return slope
 

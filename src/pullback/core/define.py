@@ -79,6 +79,7 @@ def op(
     cost: Cost | None = None,
     formula: Callable[..., Any] | None = None,
     jacobian: Rule | None = None,
+    batching: Callable[..., Any] | None = None,
 ) -> Callable[[Body[P]], Callable[P, Tensor]]: ...
 @overload
 def op(
@@ -94,6 +95,7 @@ def op(
     cost: Cost | None = None,
     formula: Callable[..., Any] | None = None,
     jacobian: Rule | None = None,
+    batching: Callable[..., Any] | None = None,
 ) -> Callable[[Body[P]], Callable[P, tuple[Tensor, ...]]]: ...
 def op(
     *rules: Rule | None,
@@ -108,6 +110,7 @@ def op(
     cost: Cost | None = None,
     formula: Callable[..., Any] | None = None,
     jacobian: Rule | None = None,
+    batching: Callable[..., Any] | None = None,
 ) -> Any:
     """Define an op from its body and its rules.
 
@@ -131,6 +134,10 @@ def op(
         jacobian: For an op of a vector, the Jacobian by its first input where that is had for no more than writing it:
             a rule of saved values that gives (scale, matrix) where it is diag(scale) matrix, and (None, matrix) where
             it is the matrix; `g` is what `first` makes of ones.
+        batching: How the op is done for many examples in one call, for an op that vmap would take many calls for. The
+            rule takes the arguments of the body; `xp` is the namespace of ops, and all arrays have examples along their
+            first axis. It gives what the body gives, with examples, or None where it does not take such arguments. What
+            an op gives and keeps is `xp.<name>.body(...)`.
     """
 
     def decorate(forward: Any) -> Any:
@@ -140,7 +147,7 @@ def op(
         made = Op(
             forward, "op", rules, pushes,
             outputs=outputs or (), kept=kept, first=first, is_view=view, standard=standard, samples=samples,
-            promotes=promotes, cost=cost, formula=formula, jacobian=jacobian,
+            promotes=promotes, cost=cost, formula=formula, jacobian=jacobian, batching=batching,
         )  # fmt: skip
         return _publish(made, door(made))
 
@@ -148,12 +155,12 @@ def op(
 
 
 def composite(
-    samples: Samples | None = None, standard: bool = True
+    samples: Samples | None = None, standard: bool = True, batching: Callable[..., Any] | None = None
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
-    """Define an op as a body over other ops; its derivatives are theirs, by the chain rule."""
+    """Define an op as a body over other ops; its derivatives are theirs, by the chain rule. Arguments as in `op`."""
 
     def decorate(forward: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
-        made = Op(forward, "composite", samples=samples, standard=standard)
+        made = Op(forward, "composite", samples=samples, standard=standard, batching=batching)
         return _publish(made, door(made))
 
     return decorate

@@ -91,6 +91,7 @@ class Op:
         cost: What the body does, where it calls functions without a known cost: see `core.define.op`.
         formula: What `pb.explain` writes in place of a call of the op: see `core.define.op`.
         jacobian: The Jacobian of a vector by the first input, where it is had at once: see `core.define.op`.
+        batching: How it is done for many examples at once: see `core.define.op`.
         samples: A generator of `Sample`s from a `numpy.random.Generator`.
         first: What is done to the cotangent once, before the rules of all inputs, which see its value as `g`.
         bodies: The body for each class of array, with the namespace bound, or what the backend runs instead of it.
@@ -115,11 +116,12 @@ class Op:
         cost: Callable[..., Any] | None = None,
         jacobian: Rule | None = None,
         formula: Callable[..., Any] | None = None,
+        batching: Callable[..., Any] | None = None,
     ) -> None:
         self.name, self.forward, self.kind = forward.__name__, forward, kind
         self.outputs, self.kept, self.is_view, self.standard, self.samples = outputs, kept, is_view, standard, samples
         self.first, self.promotes, self.cost = first, promotes or kind == "elementwise", cost
-        self.jacobian, self.formula = jacobian, formula
+        self.jacobian, self.formula, self.batching = jacobian, formula, batching
         self.is_elementwise = is_elementwise or kind == "elementwise"
         self.bodies = _Bodies(self)
         fixed = len(outputs) > 1 and all(name.isidentifier() for name in outputs)
@@ -199,9 +201,12 @@ class Op:
         forward = self._on_shapes if backend.absorbs and self.cost else self.forward
         plain = MethodType(forward, ops if self.kind == "composite" else backend.xp)  # `partial` takes longer
         run = backend.fused(self.name, plain)
-        if not self.is_elementwise:
+        if self.is_elementwise:
+            return backend.elementwise(len(self.inputs), run, lambda kind: getattr(UNWATCHED[kind], self.name))
+        if self.batching is None:
             return run
-        return backend.elementwise(len(self.inputs), run, lambda kind: getattr(UNWATCHED[kind], self.name))
+        names = [a.name for a in self.arguments]
+        return backend.by_rule(self.batching, names, self.inputs, run, UNWATCHED.__getitem__)
 
     def _on_shapes(self, xp: Any, *args: Any, **kwargs: Any) -> Any:
         """What runs instead of the body where there are no numbers, if `cost` says what the body does."""
@@ -312,7 +317,8 @@ class TensorOps:
 class ArrayOps:
     """The namespace of the same ops over raw arrays of one backend: nothing is recorded, nothing is wrapped.
 
-    Who watches bodies (see `wrapped_bodies`) is told of calls, unless it is not `watched`.
+    Who watches bodies (see `wrapped_bodies`) is told of calls, unless it is not `watched`. An op that keeps something
+    has what gives (out, kept) as its attribute `body`.
     """
 
     def __init__(self, backend: Backend, watched: bool = True) -> None:
@@ -325,11 +331,22 @@ class ArrayOps:
             raise AttributeError(f"no op is called {name!r}") from None
         wraps = _wraps[:]
         run: Any = (op.body_on if self.watched else op.unwrapped_on)(self.backend, self)
-        function = (lambda *args, **kwargs: run(*args, **kwargs)[0]) if op.kept else run
+        function = _alone(run) if op.kept else run
         setattr(self, name, function)
         if wraps != _wraps:
             vars(self).pop(name, None)
         return function
+
+
+def _alone(body: Callable[..., Any]) -> Any:
+    """A body that gives (out, kept) as a function that gives `out`."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return body(*args, **kwargs)[0]
+
+    made: Any = function
+    made.body = body
+    return made
 
 
 class _ArrayOpsByClass(dict[type, ArrayOps]):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import canonical_dtype, default_dtype, is_floating
+from ..backends import BACKENDS, canonical_dtype, default_dtype, is_floating
 from ..core.define import Array, Sample, op
 from ..errors import ArgumentError, DtypeError, IndexingError, NonFiniteError, ShapeError
 from .losses import check_predictions, constant_weights, widened
@@ -24,13 +24,17 @@ def _flat_labels(xp: Any, labels: Any, classes: int, ignore_index: int | None, c
         counted = labels != ignore_index
         labels = xp.where(counted, labels, xp.zeros_like(labels))
     if check and labels.shape[0] and (xp.min(labels) < 0 or xp.max(labels) >= classes):
-        position = int(xp.argmax(xp.astype((labels < 0) | (labels >= classes), xp.int64)))
-        label = int(labels[position])
-        raise IndexingError(
-            f"label {label} (number {position}) is out of range for {classes} classes; labels are 0 to {classes - 1} "
-            "(cross_entropy leaves out rows labelled with its ignore_index)"
-        )
+        raise _wrong_label(BACKENDS[labels.__class__].inspected(labels).ravel(), classes)
     return labels, counted
+
+
+def _wrong_label(labels: np.ndarray, classes: int) -> Exception:
+    """What is said of the first label that is no class; inside of `vmap` labels are those of all examples."""
+    position = int(np.argmax((labels < 0) | (labels >= classes)))
+    return IndexingError(
+        f"label {labels[position]} (number {position}) is out of range for {classes} classes; labels are 0 to "
+        f"{classes - 1} (cross_entropy leaves out rows labelled with its ignore_index)"
+    )
 
 
 def _no_labels(xp: Any, labels: Any) -> Exception:
@@ -134,9 +138,35 @@ def _labelled(rng: Any) -> Any:
     weights, labels = rng.uniform(0.5, 2.0, size=5), np.array([3, 0, 4, 2])
     yield rng.normal(size=(4, 5)), labels, {}
     yield rng.normal(size=(2, 2, 5)), labels.reshape(2, 2), {"reduction": "sum"}
+    yield rng.normal(size=(4, 5)), labels, {"reduction": "none"}
+    yield rng.normal(size=5), np.asarray(3), {}
     yield rng.normal(size=5), np.asarray(1), {"label_smoothing": 0.2}
     yield rng.normal(size=(4, 5)), labels, {"reduction": "none", "class_weights": weights, "ignore_index": 4}
     yield rng.normal(size=(4, 5)), labels, {"label_smoothing": 0.1, "class_weights": weights, "ignore_index": 0}
+
+
+def _is_plain(scores: Any, labels: Any, label_smoothing: Any, ignore_index: Any, class_weights: Any) -> bool:
+    """Whether each row of scores has a label and counts the same."""
+    return labels.shape == scores.shape[:-1] and not label_smoothing and ignore_index is None and class_weights is None
+
+
+def _losses_of_examples(
+    xp: Any, logits: Any, labels: Any,
+    label_smoothing: Any = 0.0, ignore_index: Any = None, class_weights: Any = None, reduction: Any = "mean",
+) -> Any:  # fmt: skip
+    """Batching: the rows of all examples in one call, and then the sum of each example's."""
+    check_predictions(logits, "logits", reduction)
+    several = labels.ndim > 1 and reduction != "none"
+    if not _is_plain(logits, labels, label_smoothing, ignore_index, class_weights):
+        return None
+    if several and logits.dtype.itemsize < 4:  # the body adds up in float32
+        return None
+    losses, kept = xp.cross_entropy.body(logits, labels, reduction="none")
+    if several:
+        losses = xp.sum(losses, axis=tuple(range(1, labels.ndim)))
+        if reduction == "mean":
+            losses = losses / max(prod(labels.shape[1:]), 1)
+    return losses, kept
 
 
 @op(
@@ -144,6 +174,7 @@ def _labelled(rng: Any) -> Any:
     None,
     constant_weights,
     jvp=(_push_of_logits, None, constant_weights),
+    batching=_losses_of_examples,
     kept="softmax",
     samples=lambda rng: [Sample((scores, labels), options) for scores, labels, options in _labelled(rng)],
 )
@@ -249,6 +280,25 @@ def _softmax_minus_target(
     return share * (probabilities - xp.one_hot(labels, probabilities.shape[-1]))
 
 
+def _slopes_of_examples(
+    xp: Any, cotangent: Any, probabilities: Any, labels: Any,
+    label_smoothing: Any = 0.0, ignore_index: Any = None, class_weights: Any = None, reduction: Any = "mean",
+) -> Any:  # fmt: skip
+    """Batching: the cotangent of an example is shared out among its rows."""
+    if not _is_plain(probabilities, labels, label_smoothing, ignore_index, class_weights):
+        return None
+    if reduction != "none":
+        if getattr(cotangent, "shape", ()) != labels.shape[:1]:
+            return None
+        rows = prod(labels.shape[1:])
+        if reduction == "mean" and rows > 1:
+            cotangent = cotangent * (1.0 / rows)
+        if labels.ndim > 1:
+            cotangent = xp.reshape(cotangent, (*cotangent.shape, *(1,) * (labels.ndim - 1)))
+            cotangent = xp.broadcast_to(cotangent, labels.shape)
+    return xp.cross_entropy_slope(cotangent, probabilities, labels, reduction="none")
+
+
 @op(
     _slope_by_cotangent,
     _slope_by_probabilities,
@@ -256,6 +306,7 @@ def _softmax_minus_target(
     constant_weights,
     formula=_softmax_minus_target,
     jvp=(_push_of_cotangent, _slope_by_probabilities, None, constant_weights),
+    batching=_slopes_of_examples,
     samples=_slope_samples,
 )
 def cross_entropy_slope(

@@ -45,6 +45,8 @@ def _pull_left(xp: Any, g: Any, b: Any, shape: Shape) -> Any:
     """The cotangent of `a` of `a @ b`, where not both are matrices."""
     if b.ndim == 1:
         return xp.expand_dims(g, axis=-1) * b
+    if len(shape) == 1 and b.ndim == 2:
+        return g @ b.mT
     if len(shape) == 1:
         g = xp.expand_dims(g, axis=-2)
     return summed(xp, g @ b.mT, shape)
@@ -55,7 +57,7 @@ def _pull_right(xp: Any, g: Any, a: Any, shape: Shape) -> Any:
     if len(shape) == 1:
         return xp.reshape(g, (g.size,)) @ _rows(xp, a) if a.ndim > 1 else g * a
     if a.ndim == 1:
-        return xp.expand_dims(a, axis=-1) * xp.expand_dims(g, axis=-2)
+        return xp.expand_dims(a, axis=-1) * (g if g.ndim == 1 else xp.expand_dims(g, axis=-2))
     if len(shape) == 2:
         return _rows(xp, a).mT @ _rows(xp, g)
     return summed(xp, a.mT @ g, shape)

@@ -9,7 +9,7 @@ from typing import Any
 from ..backends import BACKENDS, backend_for, canonical_dtype
 from ..core.define import Array, Sample, composite, op
 from ..errors import ArgumentError, ShapeError
-from ..shapes import Axis, Shape, broadcast_axes, broadcast_shape, normalize_axes
+from ..shapes import Axis, Shape, broadcast_axes, broadcast_shape, normalize_axes, normalize_axis
 
 __all__ = [
     "astype", "broadcast_arrays", "broadcast_to", "diagonal", "expand_dims", "flip", "matrix_transpose", "meshgrid",
@@ -76,6 +76,9 @@ def reshape(xp: Any, x: Array, shape: Shape, *, copy: bool | None = None) -> Any
 )
 def expand_dims(xp: Any, x: Array, axis: int | tuple[int, ...] = 0) -> Any:
     """`x` with a new axis of length 1 at `axis` (or several), counted in the result."""
+    if axis.__class__ is int:
+        at = normalize_axis(axis, x.ndim + 1)
+        return xp.reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
     ndim = x.ndim + (len(axis) if isinstance(axis, Sequence) else 1)
     new = normalize_axes(axis, ndim)
     lengths = iter(x.shape)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends import BACKENDS, default_dtype, is_floating
 from ..core.define import Array, Sample, composite, op
-from ..shapes import Axis, kept, normalize_axes, reduced_axes
+from ..shapes import Axis, example_axes, kept, normalize_axes, reduced_axes
 
 __all__ = ["log_softmax", "log_softmax_slope", "logsumexp", "softmax", "softmax_slope"]
 
@@ -61,14 +61,20 @@ def _slopes(rng: Any) -> Any:
         yield Sample((rng.normal(size=sample.args[0].shape), *sample.args), sample.kwargs)
 
 
-@composite(samples=_slopes)
+@composite(
+    samples=_slopes,
+    batching=lambda xp, g, out, axis=-1: xp.softmax_slope(g, out, axis=example_axes(axis, out.ndim)),
+)
 def softmax_slope(xp: Any, g: Array, out: Array, axis: Axis = -1) -> Any:
     """`(diag(s) - s s') g` for the value s of `softmax`: a symmetric map, so it serves both modes."""
     weighted = g * out
     return weighted - out * xp.sum(weighted, axis=axis, keepdims=True)
 
 
-@composite(samples=_slopes)
+@composite(
+    samples=_slopes,
+    batching=lambda xp, g, out, axis=-1: xp.log_softmax_slope(g, out, axis=example_axes(axis, out.ndim)),
+)
 def log_softmax_slope(xp: Any, g: Array, out: Array, axis: Axis = -1) -> Any:
     """`g - exp(out) * sum(g)`: the VJP of `log_softmax` from its value."""
     return g - xp.exp(out) * xp.sum(g, axis=axis, keepdims=True)
@@ -78,6 +84,7 @@ def log_softmax_slope(xp: Any, g: Array, out: Array, axis: Axis = -1) -> Any:
     lambda xp, g, out, axis: xp.softmax_slope(g, out, axis),
     jvp=lambda xp, t, out, axis: xp.softmax_slope(t, out, axis),
     samples=_rows,
+    batching=lambda xp, x, axis=-1: xp.softmax(x, axis=example_axes(axis, x.ndim)),
 )
 def softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
     """`exp(x) / sum(exp(x))` over `axis` (an int, a tuple, or None for all)."""
@@ -93,6 +100,7 @@ def softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
     lambda xp, g, out, axis: xp.log_softmax_slope(g, out, axis),
     jvp=lambda xp, t, out, axis: t - xp.sum(xp.exp(out) * t, axis=axis, keepdims=True),
     samples=_rows,
+    batching=lambda xp, x, axis=-1: xp.log_softmax(x, axis=example_axes(axis, x.ndim)),
 )
 def log_softmax(xp: Any, x: Array, axis: Axis = -1) -> Any:
     """`x - log(sum(exp(x)))` over `axis` (an int, a tuple, or None for all): the logarithm of `softmax`."""

@@ -98,6 +98,8 @@ class Trace:
         """A tree of results as the caller may keep it: off this trace's tape unless something outside may need it."""
         if self.joined:
             return tree
+        if isinstance(tree, Tensor):
+            return Tensor(tree.data)
         return trees.map(lambda x: Tensor(x.data) if isinstance(x, Tensor) else x, tree)
 
     def pull(self, cotangents: Sequence[Any], free: bool = False) -> list[Tensor]:

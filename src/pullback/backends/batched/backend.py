@@ -1,6 +1,6 @@
 """The backend of arrays of many examples: ops, rules and walks run on them as on one example."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import MethodType, SimpleNamespace
@@ -13,7 +13,7 @@ from ..base import Backend, Namespace, isdtype
 from ..native import CONSTANTS
 from ..registry import BACKENDS, backend_for
 from . import functions, indexing, products
-from .array import BatchedArray, Frame, Inside, frame_of, innermost, leaked, lowered, numbers
+from .array import BatchedArray, Frame, Inside, frame_of, have_examples, innermost, leaked, lowered, numbers
 from .array import beneath as space_beneath
 from .current import current_frame, within
 
@@ -83,6 +83,27 @@ def _on_all_examples(known: Any, *args: Any, **kwargs: Any) -> Any:
     return frame.kind(beneath(kind)(*arrays, *args[count:], **kwargs), batched, frame)
 
 
+def _by_rule(known: Any, *args: Any, **kwargs: Any) -> Any:
+    """An op of all examples at once, as its batching rule says, with the ops on the arrays beneath."""
+    rule, names, inputs, run, beneath = known
+    given = dict(zip(names, args, strict=False)) | kwargs
+    arrays = {name: x for name in inputs if hasattr(x := given.get(name), "dtype") or isinstance(x, BatchedArray)}
+    frame, operands = lowered([*arrays.values()])
+    kinds = {np.ndarray if isinstance(o.data, np.generic) else o.data.__class__ for o in operands}
+    if len(kinds) != 1 or not have_examples(operands):
+        return run(*args, **kwargs)
+    space = space_beneath(frame, operands)
+    for name, o in zip(arrays, operands, strict=True):
+        given[name] = functions.with_examples(space, frame, o)
+    found = rule(beneath(*kinds), **given)
+    return run(*args, **kwargs) if found is None else _of_examples(frame, found)
+
+
+def _of_examples(frame: Frame, found: Any) -> Any:
+    """Arrays with examples, and tuples of them, as those of a frame."""
+    return tuple([_of_examples(frame, x) for x in found]) if found.__class__ is tuple else frame.array(found, True)
+
+
 class BatchedBackend(Backend):
     """Arrays of many examples that look like one. They stand beside arrays of any device, which all examples share."""
 
@@ -112,6 +133,12 @@ class BatchedBackend(Backend):
         self, count: int, run: Callable[..., Any], beneath: Callable[[type], Callable[..., Any]]
     ) -> Callable[..., Any]:
         return MethodType(_on_all_examples, (count, run, beneath))
+
+    def by_rule(
+        self, batching: Callable[..., Any], names: Sequence[str], inputs: Sequence[str], run: Callable[..., Any],
+        beneath: Callable[[type], Any],
+    ) -> Callable[..., Any]:  # fmt: skip
+        return MethodType(_by_rule, (batching, names, inputs, run, beneath))
 
     def to_numpy(self, array: Any) -> np.ndarray:
         found: np.ndarray = _to_numpy(array)

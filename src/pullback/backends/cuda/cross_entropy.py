@@ -16,7 +16,7 @@ from ...errors import IndexingError
 from .complaints import complaint, launched
 from .fused import fused
 from .launching import THREADS, Kernel, blocks_for, counters, ctype, kernel, workspace
-from .rows import FLOATS, blocks_of_rows, taken, team, too_few, wide, width
+from .rows import FLOATS, blocks_of_rows, gapless, taken, team, too_few, wide, width
 
 __all__ = ["cross_entropy", "cross_entropy_slope", "expressions"]
 
@@ -132,6 +132,7 @@ def cross_entropy_slope(
 
     The mean over more than 4096 rows of which some are ignored or have weights takes a second, small one.
     """
+    cotangent = gapless(cotangent, probabilities)
     shape = getattr(cotangent, "shape", ())
     if not (
         _applies(probabilities, labels, label_smoothing, ignore_index, class_weights, reduction)
