@@ -143,6 +143,10 @@ class Backend:
 
     # --- time ---
 
+    def beneath(self, values: Sequence[Any]) -> "Backend":
+        """The backend that holds the numbers of arrays of this one, also of those in lists; vmap's arrays have none."""
+        return self
+
     def mark(self) -> Any:
         """A moment in the work given to the (current) device: nothing is waited for."""
         return perf_counter()

@@ -235,22 +235,24 @@ def _timed(op: Op, backend: Backend, run: Callable[..., Any]) -> Callable[..., A
     """The body `run`, measured where a profile is at work and no op is around it."""
     if backend.absorbs:
         return run
-    mark = backend.mark
 
     def body(*args: Any, **kwargs: Any) -> Any:
         p = _measuring()
         if p is None or p.inside or p.thread != get_ident():
             return run(*args, **kwargs)
+        here = backend.beneath(args)
+        if here.absorbs:
+            return run(*args, **kwargs)
         p.inside = True
         try:
-            start = mark()
+            start = here.mark()
             value = run(*args, **kwargs)
-            end = mark()
+            end = here.mark()
         finally:
             p.inside = False
         log = p.log
         named = {name: sketch(x) for name, x in kwargs.items()} if kwargs else kwargs
-        log.append((BODY, op, p.phase, p.layer, backend, start, end, len(log), (sketches(args), named)))
+        log.append((BODY, op, p.phase, p.layer, here, start, end, len(log), (sketches(args), named)))
         return value
 
     return body

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..backends import BACKENDS, Backend, backend_for, canonical_dtype, is_floating
+from ..backends.batched.array import BatchedArray, Frame, frame_among
+from ..backends.batched.backend import batched_backend
+from ..backends.batched.current import within
 from ..backends.meta.array import MetaArray, fresh
 from ..backends.meta.metering import metering
 from ..core.op import ARRAYS, OPS, Op
@@ -32,7 +36,7 @@ __all__ = [
 BODY, PULL, PUSH = "body", "vjp", "jvp"
 
 _PLAIN = frozenset({int, str, type(None)})
-_ARRAY, _SEVERAL, _NUMBER = object(), object(), object()
+_ARRAY, _EXAMPLES, _FRAME, _SEVERAL, _NUMBER = object(), object(), object(), object(), object()
 _NOTHING = id(None)
 
 
@@ -42,11 +46,15 @@ def sketch(x: Any) -> Any:
     if kind in _PLAIN:
         return x
     if kind in BACKENDS:
+        if isinstance(x, BatchedArray):
+            return _EXAMPLES, x.batched, _frame_facts(x.frame), sketch(x.data)
         return _ARRAY, x.shape, getattr(x, "strides", None), x.dtype
     if kind is float or kind is bool:
         return _NUMBER, kind, x  # an equal integer is not the same
     if kind is Tensor:
         return sketch(x.data)
+    if kind is Frame:
+        return _FRAME, _frame_facts(x)
     if isinstance(x, tuple | list):
         for part in x:
             if part.__class__ not in _PLAIN:
@@ -54,13 +62,27 @@ def sketch(x: Any) -> Any:
     return x
 
 
+def _frame_facts(frame: Frame | None) -> Any:
+    """What a call in a frame depends on: how many examples there are, also of the frames around it and its twin."""
+    return frame and (frame.size, frame.join, _frame_facts(frame.outer), _frame_facts(frame.twin_of))
+
+
+@lru_cache(maxsize=256)
+def _frame(size: int, join: Any, outer: Any, twin: Any) -> Frame:
+    """The frame of such facts, one for all, with arrays without numbers."""
+    around, origin = (facts and _frame(*facts) for facts in (outer, twin))
+    level = 1 + (around.level if around else 0)
+    return Frame(size, level, around, backend_for("meta"), batched_backend(level).array_types[0], join, origin)
+
+
 def owner(value: Any) -> Backend:
-    """The backend of a cotangent or tangent: an array, a Tensor, or a Bundle of them."""
-    if (known := BACKENDS.get(value.__class__)) is not None:
-        return known
+    """The backend of the numbers of a cotangent or tangent: an array, a Tensor, or a Bundle of them."""
+    if value.__class__ is np.ndarray:
+        return BACKENDS[np.ndarray]
     while value.__class__ is Bundle:
         value = next(part for part in value if part is not None)
-    return BACKENDS[value.data.__class__ if value.__class__ is Tensor else value.__class__]
+    array = value.data if value.__class__ is Tensor else value
+    return BACKENDS[array.__class__].beneath((array,))
 
 
 def sketches(values: Sequence[Any]) -> tuple[Any, ...]:
@@ -175,8 +197,9 @@ def _count(what: str, op: Op, facts: tuple[Any, ...]) -> Count | None:
 def _body(op: Op, args: Sequence[Any], kwargs: Sequence[tuple[str, Any]]) -> Callable[[], Any]:
     if OPS.get(op.name) is not op:
         raise LookupError(op.name)
-    run = getattr(ARRAYS[MetaArray], op.name)
     given, named = [_stand_in(x) for x in args], {name: _stand_in(x) for name, x in kwargs}
+    frame = frame_among(given)
+    run = getattr(ARRAYS[frame.kind if frame else MetaArray], op.name)
     return lambda: run(*given, **named)
 
 
@@ -191,14 +214,24 @@ def _pull(
         for n, x in zip(parents, before or (), strict=before is not None)
         if n is not None and x is not None
     }  # fmt: skip
-    return lambda: pull([e], found, recorded)
+
+    def work() -> None:
+        with within(_walked_in(g)):
+            pull([e], found, recorded)
+
+    return work
 
 
 def _push(op: Op, recorded: bool, fit: Any, saved: Any, tangents: Any, pattern: Any) -> Callable[[], Any]:
     parents = _parents(pattern)
     e = equation(op, parents, tuple([_stand_in(x) for x in saved]), fit)
     found = {n: _as_given(t, recorded) for n, t in zip(parents, tangents, strict=True) if t is not None}
-    return lambda: push([e], found, recorded)
+
+    def work() -> None:
+        with within(_walked_in(tangents)):
+            push([e], found, recorded)
+
+    return work
 
 
 _REPLAYS: dict[str, Callable[..., Callable[[], Any]]] = {BODY: _body, PULL: _pull, PUSH: _push}
@@ -207,6 +240,15 @@ _REPLAYS: dict[str, Callable[..., Callable[[], Any]]] = {BODY: _body, PULL: _pul
 def _parents(pattern: Sequence[int | None]) -> tuple[Any, ...]:
     leaves: dict[int, Leaf] = {}
     return tuple([None if place is None else leaves.setdefault(place, Leaf()) for place in pattern])
+
+
+def _walked_in(facts: Any) -> Frame | None:
+    """The frame of the first array of examples in the sketch of cotangents or tangents."""
+    if facts.__class__ is not tuple or not facts:
+        return None
+    if facts[0] is _EXAMPLES:
+        return _frame(*facts[2])
+    return next(filter(None, map(_walked_in, facts)), None)
 
 
 def _as_given(facts: Any, recorded: bool) -> Any:
@@ -229,6 +271,11 @@ def _stand_in(facts: Any) -> Any:
         if strides is None or strides == made.ghost.strides:
             return made
         return MetaArray(as_strided(made.ghost, shape, strides), made.buffer, True)
+    if facts[0] is _EXAMPLES:
+        _, batched, frame, data = facts
+        return _frame(*frame).array(_stand_in(data), batched)
+    if facts[0] is _FRAME:
+        return _frame(*facts[1])
     if facts[0] is _NUMBER:
         return facts[2]
     if facts[0] is _SEVERAL:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from ..backends import backend_for, device_kinds
+from ..backends import backend_for
 from .ledger import Count
 from .rates import Rate, copy_rate, matmul_rate
 from .signatures import Work
@@ -135,8 +135,6 @@ def rates_of(lines: Sequence[Line]) -> dict[tuple[str, str], Rate]:
     """(device, dtype) -> the matmul rate, and (device, "") -> the copy rate, of all that is known on the lines."""
     found: dict[tuple[str, str], Rate | None] = {}
     for device, dtype in sorted({(x.device, x.dtype) for x in lines if x.dtype and x.timing.count is not None}):
-        if device.partition(":")[0] not in device_kinds():
-            continue  # arrays of many examples: a device is beneath them
         backend = backend_for(device)
         found[device, dtype] = matmul_rate(backend, dtype)
         if (device, "") not in found:

@@ -14,7 +14,7 @@ from ..registry import BACKENDS
 from .current import current_frame, within
 
 __all__ = [
-    "BatchedArray", "Frame", "Inside", "Place", "as_of", "beneath", "frame_of", "have_examples",
+    "BatchedArray", "Frame", "Inside", "Place", "as_of", "beneath", "frame_among", "frame_of", "have_examples",
     "innermost", "leaked", "lowered", "numbers", "of_frame",
 ]  # fmt: skip
 
@@ -202,6 +202,17 @@ def frame_of(args: Sequence[Any]) -> Frame | None:
     for x in args:
         if isinstance(x, BatchedArray) and (frame is None or x.frame.level > frame.level):
             frame = x.frame
+    return frame
+
+
+def frame_among(values: Sequence[Any]) -> Frame | None:
+    """The same, where arrays may stand in lists too."""
+    frame = frame_of(values)
+    for given in values:
+        if isinstance(given, list | tuple):
+            inner = frame_of(given)
+            if inner is not None and (frame is None or inner.level > frame.level):
+                frame = inner
     return frame
 
 

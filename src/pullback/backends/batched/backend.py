@@ -13,7 +13,7 @@ from ..base import Backend, Namespace, isdtype
 from ..native import CONSTANTS
 from ..registry import BACKENDS, backend_for
 from . import functions, indexing, products
-from .array import BatchedArray, Frame, Inside, frame_of, have_examples, innermost, leaked, lowered, numbers
+from .array import BatchedArray, Frame, Inside, frame_among, have_examples, innermost, leaked, lowered, numbers
 from .array import beneath as space_beneath
 from .current import current_frame, within
 
@@ -53,12 +53,7 @@ def _stayed(x: BatchedArray, device: str, source: str) -> BatchedArray:
 
 def _in_its_frame(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """`run(*args, **kwargs)` where new arrays belong to the frame of its arrays: walks may run outside of all."""
-    frame = frame_of(args)
-    for given in args:
-        if isinstance(given, list | tuple):
-            inner = frame_of(given)
-            if inner is not None and (frame is None or inner.level > frame.level):
-                frame = inner
+    frame = frame_among(args)
     if frame is None or frame is current_frame():
         return run(*args, **kwargs)
     with within(frame):
@@ -153,6 +148,10 @@ class BatchedBackend(Backend):
 
     def to_dlpack(self, array: Any, **options: Any) -> Any:
         return self.to_numpy(array).__dlpack__(**options)
+
+    def beneath(self, values: Sequence[Any]) -> Backend:
+        frame = frame_among(values)
+        return self if frame is None else frame.backend
 
     def device_of(self, array: Any) -> str:
         return str(array.frame.backend.device_of(numbers(array)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import ArgumentError
 from ...shapes import normalize_axis
+from ..registry import BACKENDS
 from .array import BatchedArray, Frame, as_of, beneath, have_examples, lowered, of_frame
 from .functions import with_examples
 
@@ -46,7 +47,7 @@ def _positions(frame: Frame, mask: Any) -> Sequence[Any]:
     own = as_of(frame, mask)
     if own.batched:
         raise ArgumentError(_MASK)
-    found: Sequence[Any] = own.beneath.nonzero(own.data)
+    found: Sequence[Any] = BACKENDS[own.data.__class__].beside(own.data).nonzero(own.data)  # it has numbers
     return found
 
 
