@@ -10,7 +10,7 @@ from ..core.define import Array, Sample, composite, op
 from ..core.op import OPS
 from ..errors import ArgumentError
 from . import activations, special, transcendental  # the activations have to be in the table
-from .products import pull_inputs, pull_weights
+from .products import pull_bias, pull_inputs, pull_weights
 
 __all__ = ["bias_slope"]
 
@@ -52,7 +52,7 @@ def bias_slope(xp: Any, g: Array, value: Array, bias: Array | None, activation: 
     dz = getattr(xp, f"{activation}_slope")(g, value)
     if bias is None:
         return dz, None
-    return dz, xp.sum(dz, axis=0) if dz.ndim == 2 else xp.sum(dz, axis=tuple(range(dz.ndim - 1)))
+    return dz, pull_bias(xp, dz)
 
 
 def _samples(rng: Any) -> Any:

@@ -108,10 +108,15 @@ def pull_weights(xp: Any, g: Any, x: Any) -> Any:
     return xp.linear(x.mT, g) if x.ndim == 2 else _pull_right(xp, g, x, (x.shape[-1], g.shape[-1]))
 
 
+def pull_bias(xp: Any, g: Any) -> Any:
+    """The cotangent of `b` in `x @ w + b`."""
+    return g if g.ndim == 1 else xp.sum(g, axis=0 if g.ndim == 2 else tuple(range(g.ndim - 1)))
+
+
 @op(
     pull_inputs,
     pull_weights,
-    lambda xp, g: xp.sum(g, axis=tuple(range(g.ndim - 1))) if g.ndim != 2 else xp.sum(g, axis=0),
+    pull_bias,
     jvp=(lambda t, w: t @ w, lambda x, t: x @ t, lambda xp, t, x: xp.broadcast_to(t, (*x.shape[:-1], *t.shape))),
     samples=_linear_samples,
     jacobian=lambda g, w: (None, w.mT),
