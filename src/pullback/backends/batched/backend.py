@@ -150,8 +150,7 @@ class BatchedBackend(Backend):
         return self.to_numpy(array).__dlpack__(**options)
 
     def beneath(self, values: Sequence[Any]) -> Backend:
-        frame = frame_among(values)
-        return self if frame is None else frame.backend
+        return (frame_among(values) or innermost()).backend
 
     def device_of(self, array: Any) -> str:
         return str(array.frame.backend.device_of(numbers(array)))
