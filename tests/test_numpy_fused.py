@@ -28,9 +28,14 @@ def quick(name):
     return fused(name, plain(name))
 
 
+LAYOUTS = [np.array, np.asfortranarray, lambda x: np.repeat(x, 2, axis=-1)[..., ::2] if x.ndim else x]
+
+
 def numbers(dtype, shape):
+    """Arrays, in row-major order, in column-major order, or with gaps."""
     elements = st.one_of(st.sampled_from(SPECIAL), st.floats(-9, 9, width=16))
-    return arrays.arrays(np.float64, shape, elements=elements).map(lambda x: x.astype(dtype))
+    drawn = st.tuples(arrays.arrays(np.float64, shape, elements=elements), st.sampled_from(LAYOUTS))
+    return drawn.map(lambda pair: pair[1](pair[0].astype(dtype)))
 
 
 def same(found, expected, tolerance=0.0):
@@ -88,14 +93,14 @@ def test_layers_refuse_what_does_not_fit(name, shapes):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), DTYPES, st.integers(1, 6), st.integers(1, 7), st.sampled_from("bhilBHIL"))
+@given(st.data(), DTYPES, arrays.array_shapes(min_dims=0, max_dims=2), st.integers(1, 7), st.sampled_from("bhilBHIL"))
 def test_cross_entropy(data, dtype, rows, classes, kind):
     with np.errstate(all="ignore"):
-        logits = data.draw(numbers(dtype, (rows, classes)))
+        logits = data.draw(numbers(dtype, (*rows, classes)))
         labels = data.draw(arrays.arrays(kind, rows, elements=st.integers(0, classes - 1)))
         tolerance = 8 * float(np.finfo(dtype).eps)
-        probabilities = np.abs(logits) / 9
-        for reduction, shape in (("mean", ()), ("none", (rows,)), ("sum", ())):
+        probabilities = np.abs(logits) / dtype(9)  # laid out as the logits are
+        for reduction, shape in (("mean", ()), ("none", rows), ("sum", ())):
             loss, slope = (f"cross_entropy{end}" for end in ("", "_slope"))
             found = quick(loss)(logits, labels, reduction=reduction)
             same(found, plain(loss)(logits, labels, reduction=reduction), tolerance)

@@ -117,17 +117,25 @@ def cross_entropy(
     shape = logits.shape
     if label_smoothing or ignore_index is not None or class_weights is not None or reduction not in ("mean", "none"):
         return plain(logits, labels, label_smoothing, ignore_index, class_weights, reduction)
+    if len(shape) != 2 and _are_rows(shape, labels):
+        out, p = cross_entropy(plain, logits.reshape(-1, shape[-1]), labels.reshape(-1), reduction=reduction)
+        return out.reshape(labels.shape) if reduction == "none" else out, p.reshape(shape)
     dtype = logits.dtype
     if len(shape) != 2 or (dtype is not _FLOAT32 and dtype is not _FLOAT64) or not _are_labels(labels, shape):
         return plain(logits, labels, reduction=reduction)
     rows, classes = shape
-    p = logits - _largest(logits, 1, None, None, True)
+    p = np.subtract(logits, _largest(logits, 1, None, None, True), order="C")  # read and written through a flat view
     losses = p.reshape(-1)[_counted(rows, classes) + labels]
     np.exp(p, p)
     sums = p.dot(_ONES[dtype][:classes, None]) if p.size < _SMALL else _add(p, 1, None, None, True)
     p /= sums
     np.subtract(np.log(sums, sums)[:, 0], losses, losses)
     return losses if reduction == "none" else _add(losses) / rows, p
+
+
+def _are_rows(shape: tuple[int, ...], labels: Any) -> bool:
+    """Whether there is a label for each row of scores of any other number of dimensions."""
+    return shape[-1:] not in ((), (0,)) and getattr(labels, "shape", None) == shape[:-1]
 
 
 def _are_labels(labels: Any, shape: tuple[int, int]) -> bool:
@@ -145,13 +153,19 @@ def cross_entropy_slope(
     """The slope of the same; the labels were looked at there."""
     if label_smoothing or ignore_index is not None or class_weights is not None or reduction not in ("mean", "none"):
         return plain(g, probabilities, labels, label_smoothing, ignore_index, class_weights, reduction)
-    dtype = probabilities.dtype
-    if probabilities.ndim != 2 or dtype not in _ZEROS or not labels.size or labels.dtype not in _UNSIGNED:
+    dtype, shape = probabilities.dtype, probabilities.shape
+    if len(shape) != 2 and _are_rows(shape, labels):
+        given = g.reshape(-1) if reduction == "none" and hasattr(g, "shape") else g
+        flat = probabilities.reshape(-1, shape[-1])
+        return cross_entropy_slope(plain, given, flat, labels.reshape(-1), reduction=reduction).reshape(shape)
+    if len(shape) != 2 or dtype not in _ZEROS or not labels.size or labels.dtype not in _UNSIGNED:
         return plain(g, probabilities, labels, reduction=reduction)
     if g.__class__ is float or g.dtype is not dtype or g.shape != (labels.shape if reduction == "none" else ()):
         return plain(g, probabilities, labels, reduction=reduction)
     share = g if reduction == "none" else g / labels.shape[0]
-    slope = probabilities * (share[:, None] if share.ndim else share)
+    slope = np.multiply(
+        probabilities, share[:, None] if share.ndim else share, order="C"
+    )  # written through a flat view
     slope.reshape(-1)[_counted(*slope.shape) + labels] -= share
     return slope
 
