@@ -48,6 +48,6 @@ def test_an_op_does_in_a_profile_what_the_ledger_says(op):
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_a_mapped_op_does_so_for_all_examples(op):
     for case in cases([op]):
-        if case.primals and all(np.asarray(x).dtype.kind == "f" for x in case.primals):
+        if case.primals:
             primals = [pb.tensor(np.stack([x] * 3), dtype=x.dtype) for x in case.primals]
             assert_costs(pb.vmap(case), primals, case)

@@ -362,6 +362,34 @@ def test_axes_that_do_not_fit_are_told(axes, args, error, told):
         pb.vmap(lambda *args: args[0], **axes)(*args)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_of_examples_of_any_shape_are_those_of_a_loop(dtype, shape, reduction):
+    """Values and slopes; with the examples along the last axis too, where all lie in column-major order."""
+
+    def loss(x, y):
+        return pb.cross_entropy(x, y, reduction=reduction)
+
+    def slope(x, y):
+        return pb.grad(lambda x: pb.sum(loss(x, y)))(x)
+
+    logits, labels = RNG.normal(size=(5, *shape, 3)).astype(dtype), RNG.integers(0, 3, size=(5, *shape))
+    tolerance = 16 * float(np.finfo(dtype).eps)
+    for f in (loss, slope):
+        expected = np.stack([f(x, y).numpy() for x, y in zip(logits, labels, strict=True)])
+        for axis in (0, -1):
+            found = pb.vmap(f, in_axes=(axis, 0))(np.ascontiguousarray(np.moveaxis(logits, 0, axis)), labels)
+            assert found.dtype == expected.dtype
+            np.testing.assert_allclose(found.numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_an_axis_may_be_a_number_of_numpy():
+    for f in (pb.softmax, pb.log_softmax):
+        found = pb.vmap(lambda x, f=f: f(x, axis=np.int64(0)))(X)
+        np.testing.assert_allclose(found.numpy(), f(X, axis=1).numpy(), rtol=1e-14)
+
+
 @pytest.mark.parametrize("options", [{}, {"ignore_index": 0}, {"label_smoothing": 0.1}])
 def test_a_wrong_label_is_named_with_its_place_among_all_examples(options):
     logits, labels = np.zeros((4, 2, 3)), np.array([[0, 1], [2, 0], [1, 5], [0, 0]])

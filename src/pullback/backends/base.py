@@ -143,8 +143,8 @@ class Backend:
 
     # --- time ---
 
-    def beneath(self, values: Sequence[Any]) -> "Backend":
-        """The backend that holds the numbers of arrays of this one, also of those in lists; vmap's arrays have none."""
+    def holder(self, values: Sequence[Any]) -> "Backend":
+        """The backend that holds the numbers of arrays of this one, also of those in lists: most often itself."""
         return self
 
     def mark(self) -> Any:

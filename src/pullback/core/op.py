@@ -331,14 +331,14 @@ class ArrayOps:
             raise AttributeError(f"no op is called {name!r}") from None
         wraps = _wraps[:]
         run: Any = (op.body_on if self.watched else op.unwrapped_on)(self.backend, self)
-        function = _alone(run) if op.kept else run
+        function = _without_kept(run) if op.kept else run
         setattr(self, name, function)
         if wraps != _wraps:
             vars(self).pop(name, None)
         return function
 
 
-def _alone(body: Callable[..., Any]) -> Any:
+def _without_kept(body: Callable[..., Any]) -> Any:
     """A body that gives (out, kept) as a function that gives `out`."""
 
     def function(*args: Any, **kwargs: Any) -> Any:

@@ -240,7 +240,7 @@ def _timed(op: Op, backend: Backend, run: Callable[..., Any]) -> Callable[..., A
         p = _measuring()
         if p is None or p.inside or p.thread != get_ident():
             return run(*args, **kwargs)
-        here = backend.beneath((*args, *kwargs.values()) if kwargs else args)
+        here = backend.holder((*args, *kwargs.values()) if kwargs else args)
         if here.absorbs:
             return run(*args, **kwargs)
         p.inside = True

@@ -82,7 +82,7 @@ def owner(value: Any) -> Backend:
     while value.__class__ is Bundle:
         value = next(part for part in value if part is not None)
     array = value.data if value.__class__ is Tensor else value
-    return BACKENDS[array.__class__].beneath((array,))
+    return BACKENDS[array.__class__].holder((array,))
 
 
 def sketches(values: Sequence[Any]) -> tuple[Any, ...]:
@@ -183,7 +183,7 @@ def _count(what: str, op: Op, facts: tuple[Any, ...]) -> Count | None:
     def run() -> None:
         with metering(None):
             work = _REPLAYS[what](op, *facts)
-        with metering(ledger):
+        with metering(ledger), within(_innermost(facts)):
             work()
 
     backend_for("meta")
@@ -192,6 +192,15 @@ def _count(what: str, op: Op, facts: tuple[Any, ...]) -> Count | None:
     except Exception:  # whatever a body says to arrays without numbers: it is the user's that runs here
         return None
     return ledger.total("forward")
+
+
+def _innermost(facts: Any) -> Frame | None:
+    """The innermost frame of arrays in the facts of a call: new arrays belong to it."""
+    if facts.__class__ is not tuple or not facts:
+        return None
+    if facts[0] is _EXAMPLES:
+        return _frame(*facts[2])
+    return max(filter(None, map(_innermost, facts)), key=lambda frame: frame.level, default=None)
 
 
 def _body(op: Op, args: Sequence[Any], kwargs: Sequence[tuple[str, Any]]) -> Callable[[], Any]:
@@ -214,24 +223,14 @@ def _pull(
         for n, x in zip(parents, before or (), strict=before is not None)
         if n is not None and x is not None
     }  # fmt: skip
-
-    def work() -> None:
-        with within(_walked_in(g)):
-            pull([e], found, recorded)
-
-    return work
+    return lambda: pull([e], found, recorded)
 
 
 def _push(op: Op, recorded: bool, fit: Any, saved: Any, tangents: Any, pattern: Any) -> Callable[[], Any]:
     parents = _parents(pattern)
     e = equation(op, parents, tuple([_stand_in(x) for x in saved]), fit)
     found = {n: _as_given(t, recorded) for n, t in zip(parents, tangents, strict=True) if t is not None}
-
-    def work() -> None:
-        with within(_walked_in(tangents)):
-            push([e], found, recorded)
-
-    return work
+    return lambda: push([e], found, recorded)
 
 
 _REPLAYS: dict[str, Callable[..., Callable[[], Any]]] = {BODY: _body, PULL: _pull, PUSH: _push}
@@ -240,15 +239,6 @@ _REPLAYS: dict[str, Callable[..., Callable[[], Any]]] = {BODY: _body, PULL: _pul
 def _parents(pattern: Sequence[int | None]) -> tuple[Any, ...]:
     leaves: dict[int, Leaf] = {}
     return tuple([None if place is None else leaves.setdefault(place, Leaf()) for place in pattern])
-
-
-def _walked_in(facts: Any) -> Frame | None:
-    """The frame of the first array of examples in the sketch of cotangents or tangents."""
-    if facts.__class__ is not tuple or not facts:
-        return None
-    if facts[0] is _EXAMPLES:
-        return _frame(*facts[2])
-    return next(filter(None, map(_walked_in, facts)), None)
 
 
 def _as_given(facts: Any, recorded: bool) -> Any:

@@ -149,7 +149,7 @@ class BatchedBackend(Backend):
     def to_dlpack(self, array: Any, **options: Any) -> Any:
         return self.to_numpy(array).__dlpack__(**options)
 
-    def beneath(self, values: Sequence[Any]) -> Backend:
+    def holder(self, values: Sequence[Any]) -> Backend:
         return (frame_among(values) or innermost()).backend
 
     def device_of(self, array: Any) -> str:
